@@ -1,0 +1,5 @@
+//! The run file: TOML in, a validated [`RunConfig`] out.
+
+mod raw;
+
+pub use raw::*;

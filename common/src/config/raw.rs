@@ -1,0 +1,288 @@
+//! The run file as it is written. Doc comments and defaults here become docs/config.md.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use medevo_types::settings::{
+    Dtype, EmbedderSettings, LabelSettings, Objective, OptimizerSettings, RewardSettings, Sampling,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A run: which model, which data, which stages, on how many workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Name, seed and place of the run.
+    pub run: RunSection,
+    /// The model to start from.
+    pub model: ModelSection,
+    /// Data sets by name; stages refer to these names.
+    pub data: BTreeMap<String, DataSection>,
+    /// What to do, in order.
+    pub stage: Vec<StageSection>,
+    /// Workers and deadlines.
+    #[serde(default)]
+    pub cluster: ClusterSection,
+    /// Checkpoints.
+    #[serde(default)]
+    pub checkpoint: CheckpointSection,
+    /// Memory and speed of the engine.
+    #[serde(default)]
+    pub engine: EngineSection,
+}
+
+/// Name, seed and place of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunSection {
+    /// Name of the run; the default run directory is `runs/<name>`.
+    pub name: String,
+    /// Seed of everything random in the run.
+    #[serde(default)]
+    pub seed: u64,
+    /// Run directory; relative paths are relative to where the command is run.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
+}
+
+/// The model to start from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// A Hugging Face directory (config.json, tokenizer.json, safetensors, ...).
+    pub path: PathBuf,
+    /// Number type of the weights.
+    #[serde(default = "f32_weights")]
+    pub dtype: Dtype,
+    /// Train only the language model and leave the vision tower as it is.
+    #[serde(default)]
+    pub freeze_vision: bool,
+}
+
+fn f32_weights() -> Dtype {
+    Dtype::F32
+}
+
+/// Layout of a data set on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataFormat {
+    /// SLAKE: `train.json`, `validation.json` (or `validate.json`), `test.json`, `imgs/`.
+    Slake,
+    /// One JSON object a line: id, image (path or list), question, optional answer, answer_type, tags.
+    Jsonl,
+}
+
+/// One data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// SLAKE directory, or JSONL file.
+    pub path: PathBuf,
+    /// Layout.
+    pub format: DataFormat,
+    /// SLAKE: which split ("train", "validation", "test").
+    #[serde(default = "test_split")]
+    pub split: String,
+    /// SLAKE: keep questions in this language; empty keeps all.
+    #[serde(default = "english")]
+    pub language: String,
+    /// Keep only the first so many questions; 0 keeps all.
+    #[serde(default)]
+    pub limit: usize,
+}
+
+fn test_split() -> String {
+    "test".into()
+}
+
+fn english() -> String {
+    "en".into()
+}
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StageSection {
+    /// Supervised warm start on labelled data.
+    Sft(SftStage),
+    /// Med-Evo: label-free reinforcement learning.
+    Rl(Box<RlStage>),
+    /// Measure.
+    Evaluate(EvaluateStage),
+}
+
+/// Supervised warm start on labelled data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SftStage {
+    /// Name of the stage.
+    pub name: String,
+    /// Name of the labelled data set.
+    pub data: String,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Examples a step, over all workers.
+    pub batch: usize,
+    /// AdamW.
+    #[serde(default)]
+    pub optimizer: OptimizerSettings,
+}
+
+/// Med-Evo: label-free reinforcement learning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RlStage {
+    /// Name of the stage.
+    pub name: String,
+    /// Name of the data set; its answers, if it has any, are not read by this stage.
+    pub data: String,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Questions a step.
+    pub questions: usize,
+    /// How candidates are drawn.
+    #[serde(default)]
+    pub rollout: Sampling,
+    /// FPL.
+    #[serde(default)]
+    pub label: LabelSettings,
+    /// What FPL and HSR compare answers with.
+    #[serde(default)]
+    pub embedder: EmbedderSettings,
+    /// HSR.
+    #[serde(default)]
+    pub reward: RewardSettings,
+    /// The loss.
+    #[serde(default)]
+    pub objective: Objective,
+    /// AdamW.
+    #[serde(default)]
+    pub optimizer: OptimizerSettings,
+    /// Evaluate every so many steps of this stage; 0 never.
+    #[serde(default)]
+    pub evaluate_every: u64,
+    /// On these data sets.
+    #[serde(default)]
+    pub evaluate: Vec<String>,
+}
+
+/// Measure: greedy answers, and optionally maj@N.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateStage {
+    /// Name of the stage.
+    pub name: String,
+    /// Names of the data sets.
+    pub data: Vec<String>,
+    /// Also draw so many answers at temperature 1 and score their majority (maj@N); 0 does not.
+    #[serde(default)]
+    pub majority_n: usize,
+    /// Longest answer, tokens.
+    #[serde(default = "answer_tokens")]
+    pub max_new_tokens: usize,
+}
+
+fn answer_tokens() -> usize {
+    32
+}
+
+/// Workers and deadlines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClusterSection {
+    /// Workers that `launch` starts on this machine.
+    pub workers: usize,
+    /// A run goes on with no fewer than these.
+    pub min_workers: usize,
+    /// More are refused.
+    pub max_workers: usize,
+    /// Address that the coordinator listens on.
+    pub listen: String,
+    /// Address at which workers reach each other's collectives.
+    pub collective_address: String,
+    /// A worker silent for this long is lost, seconds.
+    pub lease_ttl_s: f64,
+    /// How long to wait for max_workers once min_workers are there, seconds.
+    pub grace_s: f64,
+    /// How long to wait for min_workers before the run fails, seconds.
+    pub starve_s: f64,
+    /// Deadline of one collective operation, seconds; below every phase deadline.
+    pub collective_timeout_s: f64,
+    /// Deadline of forming a communicator, seconds.
+    pub form_s: f64,
+    /// Deadline of getting weights in place, seconds.
+    pub restore_s: f64,
+    /// Deadline of one rollout unit, seconds; an overdue unit is handed out again.
+    pub unit_s: f64,
+    /// Deadline of scoring a step, seconds.
+    pub score_s: f64,
+    /// Deadline of one update, seconds.
+    pub update_s: f64,
+    /// Deadline of applying a committed update, seconds.
+    pub apply_s: f64,
+    /// Tries at one step before the run fails.
+    pub max_attempts: u64,
+    /// Questions in one unit of rollout work.
+    pub prompts_per_unit: usize,
+}
+
+impl Default for ClusterSection {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            min_workers: 1,
+            max_workers: 64,
+            listen: "127.0.0.1:0".into(),
+            collective_address: "127.0.0.1".into(),
+            lease_ttl_s: 10.0,
+            grace_s: 5.0,
+            starve_s: 120.0,
+            collective_timeout_s: 30.0,
+            form_s: 60.0,
+            restore_s: 300.0,
+            unit_s: 120.0,
+            score_s: 60.0,
+            update_s: 300.0,
+            apply_s: 60.0,
+            max_attempts: 5,
+            prompts_per_unit: 4,
+        }
+    }
+}
+
+/// Checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSection {
+    /// Steps between checkpoints; one is always written at a training stage's end. 0: only there.
+    pub every_steps: u64,
+    /// Checkpoints kept, the newest; stage references and the last of each stage are always kept.
+    pub keep: usize,
+    /// Deadline of writing one, seconds.
+    pub timeout_s: f64,
+}
+
+impl Default for CheckpointSection {
+    fn default() -> Self {
+        Self { every_steps: 50, keep: 3, timeout_s: 600.0 }
+    }
+}
+
+/// Memory and speed of the engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSection {
+    /// CPU threads a worker; 0 shares the cores evenly among this machine's workers.
+    pub threads: usize,
+    /// Longest prompt accepted, tokens; longer ones are refused before the run starts, never cut.
+    pub max_prompt_tokens: usize,
+    /// Tokens (padding included) that one forward pass may hold: this sets the memory.
+    pub tokens_per_batch: usize,
+}
+
+impl Default for EngineSection {
+    fn default() -> Self {
+        Self { threads: 0, max_prompt_tokens: 4096, tokens_per_batch: 16384 }
+    }
+}

@@ -1,0 +1,4 @@
+//! Run file, data sets and checkpoint manifests.
+
+pub mod config;
+pub mod dataset;

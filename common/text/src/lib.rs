@@ -1,0 +1,1 @@
+//! Answer normalisation, answer metrics and intervals.

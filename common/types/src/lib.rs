@@ -1,0 +1,7 @@
+//! Ids, settings and messages that every part of medevo shares. Plain data: no runtime, no I/O.
+
+pub mod ids;
+pub mod messages;
+pub mod settings;
+
+pub use ids::*;

@@ -1,0 +1,1 @@
+//! FPL pseudo labels, HSR rewards, advantages: pure functions on slices.

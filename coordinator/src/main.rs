@@ -1,0 +1,2 @@
+//! The coordinator process.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Rollout, update and optimizer.

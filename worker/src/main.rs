@@ -1,0 +1,2 @@
+//! One worker process.
+fn main() {}
