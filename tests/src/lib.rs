@@ -1,1 +1,5 @@
-//! End-to-end tests with real processes.
+//! End-to-end tests with real processes: the harness. The tests are in e2e/.
+
+pub mod history;
+pub mod lab;
+pub mod process;

@@ -1,0 +1,60 @@
+//! `kill -9` of a worker in each phase: the run goes on with the other one and ends well.
+//!
+//! The victim sends SIGKILL to itself on reaching the named point (MEDEVO_FAULT), so that the phase is
+//! exact and the death as sudden as any.
+
+use medevo_tests::{
+    history::History,
+    lab::{Lab, STEPS},
+    process::{finish, processes_naming},
+};
+
+/// Kills worker w1 at `point` and checks how the run ends. `redone`: whether the step has to be tried
+/// again.
+fn kill_at(point: &str) -> History {
+    let lab = Lab::new();
+    let mut command = lab.launch("run", 2);
+    command.env("MEDEVO_FAULT", format!("w1:{point}"));
+    let said = finish(command).expect_code(0);
+    let dir = lab.run_dir("run");
+    let history = History::read(&dir);
+    history.check(STEPS);
+    let lost: Vec<_> = history.of("worker_lost").collect();
+    assert!(lost.iter().any(|e| e["worker"] == "w1"), "w1 is lost at {point}: {}", said.said());
+    assert!(history.of("rolled_back").next().is_none(), "w0 held the weights: nothing is lost");
+    assert_eq!(processes_naming(&dir), Vec::<String>::new(), "nothing is left running");
+    history
+}
+
+macro_rules! kill {
+    ($($name:ident: $point:literal,)*) => {$(
+        #[test]
+        fn $name() {
+            kill_at($point);
+        }
+    )*};
+}
+
+kill! {
+    while_forming: "form@0",
+    while_restoring: "restore@0",
+    while_training_supervised: "update@2",
+    while_evaluating: "rollout@4",
+    while_rolling_out: "rollout@6",
+    while_updating: "update@7",
+    after_the_gradient_is_reduced: "ballot@7",
+    before_applying: "apply@8",
+    after_applying: "applied@8",
+}
+
+/// Rank 0 writes checkpoints: its loss there must not lose the checkpoint.
+#[test]
+fn rank_0_while_checkpointing() {
+    let lab = Lab::new();
+    let mut command = lab.launch("run", 2);
+    command.env("MEDEVO_FAULT", "w0:checkpoint@6");
+    let _ = finish(command).expect_code(0);
+    let history = History::read(&lab.run_dir("run"));
+    history.check(STEPS);
+    assert!(history.of("checkpoint_published").any(|e| e["step"] == 6), "step 6 is published");
+}
