@@ -2,3 +2,5 @@
 
 pub mod config;
 pub mod dataset;
+pub mod manifest;
+pub mod mini_slake;

@@ -36,8 +36,8 @@ macro_rules! kill {
 }
 
 kill! {
-    while_forming: "form@0",
-    while_restoring: "restore@0",
+    while_forming: "form@1",
+    while_restoring: "restore@1",
     while_training_supervised: "update@2",
     while_evaluating: "rollout@4",
     while_rolling_out: "rollout@6",

@@ -1,5 +1,20 @@
 //! The run file: TOML in, a validated [`RunConfig`] out.
+//!
+//! [`RunConfig::load`] reads a file, lays `--set` overrides over it and refuses what it does not know,
+//! all problems at once; [`RunConfig::validate`] then checks what types cannot say and gives the only
+//! thing that the rest of the system accepts, a [`ValidConfig`].
 
+mod document;
+mod error;
+mod parse;
 mod raw;
+mod reference;
+mod rules;
+mod schema;
+mod set;
+mod validate;
 
+pub use error::{ConfigErrors, ConfigProblem, Place};
 pub use raw::*;
+pub use reference::reference_markdown;
+pub use validate::ValidConfig;

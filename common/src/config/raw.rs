@@ -41,7 +41,7 @@ pub struct RunSection {
     #[serde(default)]
     pub seed: u64,
     /// Run directory; relative paths are relative to where the command is run.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
 }
 
@@ -110,6 +110,28 @@ pub enum StageSection {
     Rl(Box<RlStage>),
     /// Measure.
     Evaluate(EvaluateStage),
+}
+
+impl StageSection {
+    /// Name of the stage.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sft(stage) => &stage.name,
+            Self::Rl(stage) => &stage.name,
+            Self::Evaluate(stage) => &stage.name,
+        }
+    }
+
+    /// What it does, as `kind` says in the run file: "sft", "rl" or "evaluate".
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sft(_) => "sft",
+            Self::Rl(_) => "rl",
+            Self::Evaluate(_) => "evaluate",
+        }
+    }
 }
 
 /// Supervised warm start on labelled data.

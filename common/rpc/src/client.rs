@@ -1,0 +1,334 @@
+//! A worker's side of the control plane: one connection, made again when it breaks.
+//!
+//! Every call takes its patience: how long all tries together may take, connecting and pauses
+//! included. A try that the connection failed, or that got no answer in time, is made again on a new
+//! connection. The coordinator answers a call that it has had already the same way or with
+//! `Duplicate`, so trying again is safe; only `rendezvous_add` is never sent twice.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use medevo_types::{
+    WorkerTag,
+    messages::{Directive, Envelope, Hello, JoinRefused, Rejection, Welcome},
+};
+use serde_bytes::ByteBuf;
+use tarpc::{
+    client::{Config, RpcError},
+    context::Context,
+};
+use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+
+use crate::{backoff::Backoff, codec, service::CoordinatorClient};
+
+/// Longest wait for the answer of one try. The server's long polls take up to two seconds; a large
+/// report over a slow line takes longer than a poll.
+const ONE_TRY: Duration = Duration::from_secs(10);
+
+/// Longest wait for a connection to stand.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A call without an answer. What the coordinator itself turned down is no [`CallError`], but the
+/// inner result of the call.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No answer within the patience.
+    #[error(
+        "no answer to `{call}` from the coordinator at {address} within {waited:.1?}: {last}; check \
+         that it runs and that the address is right"
+    )]
+    Unreachable {
+        /// Which call.
+        call: &'static str,
+        /// Of which coordinator.
+        address: String,
+        /// How long it was tried.
+        waited: Duration,
+        /// What the last try met.
+        last: String,
+    },
+    /// The message could not be put on the wire; another try would meet the same.
+    #[error("`{call}` cannot be sent: {reason} (a message may have {} MiB)", codec::MAX_FRAME_BYTES >> 20)]
+    Unsendable {
+        /// Which call.
+        call: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A connection to the coordinator that mends itself. Use it from one runtime only.
+pub struct Client {
+    address: String,
+    link: Mutex<Link>,
+}
+
+/// The connection and its number, so that only who saw it fail drops it.
+#[derive(Default)]
+struct Link {
+    number: u64,
+    stub: Option<CoordinatorClient>,
+}
+
+/// Whether a call that may have reached the coordinator is sent again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resend {
+    Yes,
+    No,
+}
+
+impl Client {
+    /// A client of the coordinator at `address` ("host:port"); the first call connects.
+    #[must_use]
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into(), link: Mutex::default() }
+    }
+
+    /// A client whose connection stands.
+    ///
+    /// # Errors
+    /// Nobody listens at `address` within `patience`.
+    pub async fn connect(
+        address: impl Into<String>,
+        patience: Duration,
+    ) -> Result<Self, CallError> {
+        let client = Self::new(address);
+        let start = Instant::now();
+        let mut backoff = Backoff::default();
+        loop {
+            match client.stub(patience.saturating_sub(start.elapsed())).await {
+                Ok(_) => return Ok(client),
+                Err(last) => client.pause("connect", start, patience, &mut backoff, last).await?,
+            }
+        }
+    }
+
+    /// Where the coordinator is.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Asks to be let in.
+    ///
+    /// # Errors
+    /// No answer within `patience`.
+    pub async fn join(
+        &self,
+        hello: &Hello,
+        patience: Duration,
+    ) -> Result<Result<Welcome, JoinRefused>, CallError> {
+        self.call("join", Resend::Yes, patience, |stub, context| {
+            let hello = hello.clone();
+            async move { stub.join(context, hello).await }
+        })
+        .await
+    }
+
+    /// Says that the worker is alive.
+    ///
+    /// # Errors
+    /// No answer within `patience`.
+    pub async fn heartbeat(
+        &self,
+        from: &WorkerTag,
+        patience: Duration,
+    ) -> Result<Result<(), Rejection>, CallError> {
+        self.call("heartbeat", Resend::Yes, patience, |stub, context| {
+            let from = from.clone();
+            async move { stub.heartbeat(context, from).await }
+        })
+        .await
+    }
+
+    /// Asks what to do; answered within two seconds.
+    ///
+    /// # Errors
+    /// No answer within `patience`.
+    pub async fn next(
+        &self,
+        from: &WorkerTag,
+        patience: Duration,
+    ) -> Result<Result<Directive, Rejection>, CallError> {
+        self.call("next", Resend::Yes, patience, |stub, context| {
+            let from = from.clone();
+            async move { stub.next(context, from).await }
+        })
+        .await
+    }
+
+    /// Says what happened. When the answer to a first try was lost, the second is answered with
+    /// [`Rejection::Duplicate`].
+    ///
+    /// # Errors
+    /// No answer within `patience`, or the report is too large to send.
+    pub async fn report(
+        &self,
+        envelope: &Envelope,
+        patience: Duration,
+    ) -> Result<Result<(), Rejection>, CallError> {
+        self.call("report", Resend::Yes, patience, |stub, context| {
+            let envelope = envelope.clone();
+            async move { stub.report(context, envelope).await }
+        })
+        .await
+    }
+
+    /// Sets a key of the generation's rendezvous.
+    ///
+    /// # Errors
+    /// No answer within `patience`.
+    pub async fn rendezvous_set(
+        &self,
+        from: &WorkerTag,
+        key: &str,
+        value: &[u8],
+        patience: Duration,
+    ) -> Result<Result<(), Rejection>, CallError> {
+        self.call("rendezvous_set", Resend::Yes, patience, |stub, context| {
+            let (from, key, value) = (from.clone(), key.to_owned(), ByteBuf::from(value));
+            async move { stub.rendezvous_set(context, from, key, value).await }
+        })
+        .await
+    }
+
+    /// Reads a key of the rendezvous; None when nobody has set it within two seconds.
+    ///
+    /// # Errors
+    /// No answer within `patience`.
+    pub async fn rendezvous_get(
+        &self,
+        from: &WorkerTag,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Result<Option<ByteBuf>, Rejection>, CallError> {
+        self.call("rendezvous_get", Resend::Yes, patience, |stub, context| {
+            let (from, key) = (from.clone(), key.to_owned());
+            async move { stub.rendezvous_get(context, from, key).await }
+        })
+        .await
+    }
+
+    /// Adds to a counter of the rendezvous and returns its new value; sent at most once.
+    ///
+    /// # Errors
+    /// No answer within `patience`, or none to the one time that it was sent.
+    pub async fn rendezvous_add(
+        &self,
+        from: &WorkerTag,
+        key: &str,
+        delta: i64,
+        patience: Duration,
+    ) -> Result<Result<i64, Rejection>, CallError> {
+        self.call("rendezvous_add", Resend::No, patience, |stub, context| {
+            let (from, key) = (from.clone(), key.to_owned());
+            async move { stub.rendezvous_add(context, from, key, delta).await }
+        })
+        .await
+    }
+
+    /// Tries a call until it is answered or the patience is at its end.
+    async fn call<T, F>(
+        &self,
+        call: &'static str,
+        resend: Resend,
+        patience: Duration,
+        send: impl Fn(CoordinatorClient, Context) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, RpcError>>,
+    {
+        let start = Instant::now();
+        let mut backoff = Backoff::default();
+        loop {
+            let left = patience.saturating_sub(start.elapsed());
+            let last = match self.stub(left).await {
+                Err(last) => last,
+                Ok((number, stub)) => {
+                    let left = patience.saturating_sub(start.elapsed());
+                    let mut context = tarpc::context::current();
+                    context.deadline = Instant::now() + left.min(ONE_TRY);
+                    match send(stub, context).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(RpcError::Send(e)) => {
+                            return Err(CallError::Unsendable { call, reason: e.to_string() });
+                        }
+                        Err(error) => {
+                            self.drop_link(number).await;
+                            let last = sentence(&error);
+                            if resend == Resend::No {
+                                return Err(self.unreachable(call, start, last));
+                            }
+                            last
+                        }
+                    }
+                }
+            };
+            self.pause(call, start, patience, &mut backoff, last).await?;
+        }
+    }
+
+    /// Waits before the next try, or gives up.
+    async fn pause(
+        &self,
+        call: &'static str,
+        start: Instant,
+        patience: Duration,
+        backoff: &mut Backoff,
+        last: String,
+    ) -> Result<(), CallError> {
+        let pause = backoff.pause();
+        if start.elapsed() + pause >= patience {
+            return Err(self.unreachable(call, start, last));
+        }
+        tracing::debug!(call, coordinator = %self.address, error = %last, "trying again");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    fn unreachable(&self, call: &'static str, start: Instant, last: String) -> CallError {
+        CallError::Unreachable {
+            call,
+            address: self.address.clone(),
+            waited: start.elapsed(),
+            last,
+        }
+    }
+
+    /// The standing connection, or a new one.
+    async fn stub(&self, left: Duration) -> Result<(u64, CoordinatorClient), String> {
+        let mut link = self.link.lock().await;
+        if let Some(stub) = &link.stub {
+            return Ok((link.number, stub.clone()));
+        }
+        let stream = timeout(left.min(CONNECT), TcpStream::connect(&self.address))
+            .await
+            .map_err(|_| "connecting took too long".to_owned())?
+            .map_err(|e| format!("cannot connect: {e}"))?;
+        let stub = CoordinatorClient::new(Config::default(), codec::wire(stream)).spawn();
+        link.number += 1;
+        link.stub = Some(stub.clone());
+        Ok((link.number, stub))
+    }
+
+    /// Gives a connection up, unless somebody has put a newer one in its place.
+    async fn drop_link(&self, number: u64) {
+        let mut link = self.link.lock().await;
+        if link.number == number {
+            link.stub = None;
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn sentence(error: &RpcError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,265 @@
+//! The run file: what is refused, where it is named, and what an accepted file means.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+use std::path::Path;
+
+use medevo_common::config::{Place, RunConfig, StageSection, ValidConfig};
+
+const GOOD: &str = r#"
+[run]
+name = "demo-s1"
+seed = 1
+
+[model]
+path = "model"
+
+[data.target]
+path = "data/target"
+format = "slake"
+
+[[stage]]
+kind = "evaluate"
+name = "before"
+data = ["target"]
+majority_n = 16
+
+[[stage]]
+kind = "rl"
+name = "adapt"
+data = "target"
+steps = 150
+questions = 16
+rollout = { n = 16, max_new_tokens = 8 }
+objective.beta = 1
+"#;
+
+fn parse(text: &str, overrides: &[&str]) -> Result<RunConfig, String> {
+    let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
+    RunConfig::parse_with(text, Path::new("/runs/run.toml"), &overrides).map_err(|e| e.to_string())
+}
+
+fn message(text: &str, overrides: &[&str]) -> String {
+    parse(text, overrides).expect_err("the file must be refused")
+}
+
+fn invalid(overrides: &[&str]) -> String {
+    parse(GOOD, overrides)
+        .expect("types are right")
+        .validate()
+        .expect_err("the values must be refused")
+        .to_string()
+}
+
+fn rl(config: &RunConfig) -> &medevo_common::config::RlStage {
+    config
+        .stage
+        .iter()
+        .find_map(|s| match s {
+            StageSection::Rl(rl) => Some(&**rl),
+            _ => None,
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_good_file_is_read_with_defaults_and_absolute_paths() {
+    let config = parse(GOOD, &[]).unwrap();
+    assert_eq!(config.run.seed, 1);
+    assert_eq!(config.model.path, Path::new("/runs/model"));
+    assert_eq!(config.data["target"].path, Path::new("/runs/data/target"));
+    assert_eq!(config.data["target"].language, "en");
+    assert_eq!(rl(&config).rollout.n, 16);
+    assert_eq!(rl(&config).rollout.temperature, 1.0);
+    assert_eq!(rl(&config).objective.beta, 1.0, "an integer is a fine number");
+    assert_eq!(config.cluster.workers, 2);
+    config.validate().unwrap();
+}
+
+#[test]
+fn the_resolved_file_reads_back_as_the_same_run() {
+    let config = parse(GOOD, &["run.dir=out"]).unwrap();
+    let text = toml::to_string_pretty(&config).unwrap();
+    assert_eq!(parse(&text, &[]).unwrap(), config);
+    // Without an optional path too: TOML has no null.
+    let config = parse(GOOD, &[]).unwrap();
+    assert_eq!(parse(&toml::to_string_pretty(&config).unwrap(), &[]).unwrap(), config);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
+    let text = GOOD.replace("rollout =", "rolout =");
+    assert_eq!(
+        message(&text, &[]),
+        "/runs/run.toml:25: unknown key `stage[1].rolout`; did you mean `rollout`?"
+    );
+    let text = GOOD.replace("n = 16, max_new", "n = 16, max_knew");
+    assert_eq!(
+        message(&text, &[]),
+        "/runs/run.toml:25: unknown key `stage[1].rollout.max_knew_tokens`; did you mean \
+         `max_new_tokens`?"
+    );
+}
+
+#[test]
+fn a_key_of_a_nested_table_is_found_there() {
+    let text = GOOD.replace("steps = 150", "steps = 150\nlr = 1e-5");
+    assert!(
+        message(&text, &[]).contains("did you mean `optimizer.lr`?"),
+        "{}",
+        message(&text, &[])
+    );
+}
+
+#[test]
+fn all_problems_come_at_once_in_file_order() {
+    let text = GOOD
+        .replace("seed = 1", "seed = \"one\"")
+        .replace("format = \"slake\"", "format = \"slak\"")
+        .replace("steps = 150\n", "")
+        .replace("questions = 16", "questions = -1");
+    let text = text.replace("[model]", "[modle]");
+    let all = message(&text, &[]);
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "/runs/run.toml: `model` is missing (The model to start from)",
+            "/runs/run.toml:4: `run.seed` must be an integer, but this is text",
+            "/runs/run.toml:6: unknown key `modle`; did you mean `model`?",
+            "/runs/run.toml:11: `data.target.format` cannot be \"slak\"; did you mean `slake`?",
+            "/runs/run.toml:19: `stage[1].steps` is missing (Optimizer steps)",
+            "/runs/run.toml:23: `stage[1].questions` must not be negative, but it is -1",
+        ]
+    );
+}
+
+#[test]
+fn a_stage_without_or_with_a_wrong_kind_says_which_there_are() {
+    let text = GOOD.replace("kind = \"rl\"\n", "");
+    assert!(
+        message(&text, &[]).contains("`stage[1]` lacks `kind`; write one of sft, rl, evaluate")
+    );
+    let text = GOOD.replace("kind = \"rl\"", "kind = \"grpo\"");
+    assert!(
+        message(&text, &[]).contains("`stage[1].kind` cannot be \"grpo\"; known here: sft, rl")
+    );
+}
+
+#[test]
+fn broken_toml_is_named_with_its_line() {
+    let text = GOOD.replace("seed = 1", "seed = = 1");
+    let all = message(&text, &[]);
+    assert!(all.starts_with("/runs/run.toml:4: this is not TOML"), "{all}");
+    assert!(!all.contains('\n'));
+}
+
+/// The editing parser of TOML panics on this text; the reader must not.
+#[test]
+fn a_text_that_breaks_the_editing_parser_is_refused() {
+    let all = message("=[{[].0.\"\n.=.", &[]);
+    assert!(all.contains("this is not TOML"), "{all}");
+}
+
+#[test]
+fn an_override_sets_one_value_only() {
+    let config = parse(GOOD, &["run.name=a=b", "model.path=x y\nz = 1"]).unwrap();
+    assert_eq!(config.run.name, "a=b");
+    assert_eq!(config.model.path, Path::new("/runs/x y\nz = 1"));
+    assert!(message(GOOD, &["run.seed=1\nmodel = 2"]).contains("`run.seed` must be an integer"));
+    assert!(message(GOOD, &["run.seed=2026-01-01"]).contains("this is a date"));
+}
+
+#[test]
+fn overrides_win_by_number_by_name_and_by_order() {
+    let config = parse(
+        GOOD,
+        &[
+            "run.seed=3",
+            "stage.1.steps=10",
+            "stage.adapt.steps=11",
+            "stage.adapt.objective.beta=0.1",
+            "stage.adapt.label.kind=majority",
+            "run.name=other",
+            "stage.before.data=[\"target\"]",
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.run.seed, 3);
+    assert_eq!(config.run.name, "other");
+    assert_eq!(rl(&config).steps, 11);
+    assert_eq!(rl(&config).objective.beta, 0.1);
+    assert_eq!(rl(&config).label.kind, medevo_types::settings::LabelKind::Majority);
+}
+
+#[test]
+fn a_wrong_override_names_itself() {
+    assert_eq!(
+        message(GOOD, &["stage.adapt.step=10"]),
+        "--set stage.adapt.step=10: unknown key `stage[1].step`; did you mean `steps`?"
+    );
+    assert_eq!(
+        message(GOOD, &["stage.adopt.steps=10"]),
+        "--set stage.adopt.steps=10: there is no `adopt` among the 2 here; say 0 to 1 or one of the \
+         names: before, adapt"
+    );
+    assert!(message(GOOD, &["run.seed"]).contains("an override is written key=value"));
+    assert!(message(GOOD, &["run.seed=x"]).contains("`run.seed` must be an integer"));
+    assert!(message(GOOD, &["run.seed.deep=1"]).contains("its parent is an integer"));
+    assert!(message(GOOD, &["stage.adapt.optimizer.lr=inf"]).contains("must be a finite number"));
+}
+
+#[test]
+fn values_out_of_range_name_their_path_and_the_way_out() {
+    for (set, said) in [
+        ("stage.adapt.rollout.n=1", "`stage[1].rollout.n` must be at least 2"),
+        (
+            "stage.adapt.rollout.top_p=0",
+            "`stage[1].rollout.top_p` must be more than 0 and at most 1",
+        ),
+        ("stage.adapt.reward.w_sem=0.75", "w_token + w_sem = 1"),
+        ("stage.adapt.optimizer.lr=0", "`stage[1].optimizer.lr` must be more than 0"),
+        ("stage.adapt.steps=0", "`stage[1].steps` must be at least 1"),
+        ("stage.adapt.data=nowhere", "there is no [data.nowhere], only target"),
+        ("stage.adapt.evaluate_every=5", "`stage[1].evaluate` names no data set"),
+        ("stage.adapt.name=before", "which an earlier stage has already"),
+        ("cluster.min_workers=3", "`cluster.workers` must lie between"),
+        ("cluster.min_workers=99", "`cluster.max_workers` must be at least"),
+        ("cluster.update_s=30", "must be longer than cluster.collective_timeout_s"),
+        ("cluster.listen=localhost", "`cluster.listen` must be host:port"),
+        ("run.name=\"a/b\"", "`run.name` names files"),
+        ("engine.tokens_per_batch=10", "must be at least engine.max_prompt_tokens"),
+    ] {
+        let all = invalid(&[set]);
+        assert!(all.contains(said), "{set}: {all}");
+    }
+    assert_eq!(invalid(&["stage.adapt.steps=0", "cluster.grace_s=-1"]).lines().count(), 2);
+}
+
+#[test]
+fn a_value_out_of_range_is_named_with_its_line_when_the_file_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.toml");
+    std::fs::write(&path, GOOD.replace("steps = 150", "steps = 0")).unwrap();
+    let errors = ValidConfig::load(&path, &["stage.adapt.rollout.n=0".into()]).unwrap_err();
+    let places: Vec<_> = errors.problems.iter().map(|p| p.place.clone()).collect();
+    assert_eq!(places, [Place::Line(23), Place::Set("stage.adapt.rollout.n=0".into())]);
+    let missing = ValidConfig::load(&dir.path().join("none.toml"), &[]).unwrap_err().to_string();
+    assert!(missing.contains("the run file cannot be read"), "{missing}");
+}
+
+proptest::proptest! {
+    /// Whatever text comes in, reading it ends in a value or in problems, never in a panic.
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[\\[\\]a-c.=\"0-9 \\n{}]{0,80}", set in ".{0,20}") {
+        let _ = parse(&text, &[&set]);
+        let _ = parse(GOOD, &[&set]);
+    }
+
+    /// The same for a good file with a damaged place.
+    #[test]
+    fn no_damage_makes_the_reader_panic(at in 0..GOOD.len(), cut in 0..6_usize, put in "[\\[\\]={}.\"\n,#a0]{0,4}") {
+        let end = (at + cut).min(GOOD.len());
+        let _ = parse(&format!("{}{put}{}", &GOOD[..at], &GOOD[end..]), &[]);
+    }
+}

@@ -1,0 +1,175 @@
+//! Committing: the decision is on record first, then the optimizers step (INV-1, INV-2).
+
+use std::collections::BTreeMap;
+
+use medevo_types::{Attempt, Digest, messages::Rejection};
+
+use crate::{
+    Core, Event, Millis, Output, Record,
+    phase::{Answer, Committing, Phase, Work},
+    plan::{self, TrainStep},
+    weights::{Weights, prevailing},
+};
+
+impl Core {
+    /// The ballots are unanimous: put the commit on record and let everyone apply it.
+    pub(crate) fn commit(&mut self, now: Millis, out: &mut Output) {
+        let Phase::Updating(mut updating) = std::mem::take(&mut self.phase) else { return };
+        let Some(ballot) = updating.ballots.remove(&0) else { return };
+        let learn = *updating.learn;
+        let at = learn.at;
+        let mut figures: BTreeMap<String, f64> =
+            learn.figures.into_iter().chain(ballot.figures).collect();
+        figures.insert("grad_norm".to_owned(), ballot.grad_norm);
+        let reset_moments = self.stage_start == Some((at.stage, self.policy));
+        self.policy = self.policy.next();
+        self.record_commit(at, learn.attempt, ballot.gradient, out);
+        self.weights = Weights::AppliedBy(
+            self.seats.ranks.iter().map(|seat| seat.member.tag.clone()).collect(),
+        );
+        let committing = Committing {
+            at,
+            attempt: learn.attempt,
+            lr: self.lr(at),
+            reset_moments,
+            trained: learn.batch.len(),
+            figures,
+            applied: BTreeMap::new(),
+            deadline: now + self.spec.deadlines.apply_ms,
+        };
+        self.enter(now, Phase::Committing(committing), out);
+    }
+
+    fn record_commit(
+        &mut self,
+        at: TrainStep,
+        attempt: Attempt,
+        gradient: Digest,
+        out: &mut Output,
+    ) {
+        let (generation, policy) = (self.seats.generation, self.policy);
+        out.records.push(Record::Commit { step: at.step, attempt, generation, policy, gradient });
+        self.committed = at.step;
+        self.position = plan::after(&self.spec, at.stage, at.stage_step);
+    }
+
+    fn lr(&self, at: TrainStep) -> f64 {
+        plan::optimizer(&self.spec, at.stage)
+            .map_or(0.0, |(optimizer, steps)| optimizer.lr_at(at.stage_step, steps))
+    }
+
+    /// No group trains: the step counts as committed and the weights stay. Its commit carries attempt 0
+    /// and an empty gradient digest, for there was no ballot.
+    pub(crate) fn pass_step(
+        &mut self,
+        now: Millis,
+        at: TrainStep,
+        figures: Vec<(String, f64)>,
+        out: &mut Output,
+    ) {
+        self.record_commit(at, Attempt(0), Digest(String::new()), out);
+        self.announce_step(now, at, Attempt(0), 0, figures.into_iter().collect(), out);
+        let work = self.after_step(at);
+        self.start(now, work, out);
+    }
+
+    fn announce_step(
+        &mut self,
+        now: Millis,
+        at: TrainStep,
+        attempt: Attempt,
+        trained: usize,
+        figures: BTreeMap<String, f64>,
+        out: &mut Output,
+    ) {
+        out.events.push(Event::StepCommitted {
+            stage: plan::stage_name(&self.spec, at.stage),
+            step: at.step,
+            stage_step: at.stage_step,
+            policy: self.policy,
+            attempt,
+            generation: self.seats.generation,
+            lr: self.lr(at),
+            trained,
+            figures,
+            millis: self.clock.lap(now),
+        });
+    }
+
+    /// A rank has applied the step, or could not.
+    pub(crate) fn applied(
+        &mut self,
+        now: Millis,
+        rank: usize,
+        answer: Answer<Digest>,
+        out: &mut Output,
+    ) -> Result<(), Rejection> {
+        let Phase::Committing(committing) = &mut self.phase else {
+            return Err(Rejection::Unexpected);
+        };
+        if committing.applied.contains_key(&rank) {
+            return Err(Rejection::Duplicate);
+        }
+        committing.applied.insert(rank, answer);
+        self.settle_commit(now, out);
+        Ok(())
+    }
+
+    /// Goes on once everyone who is still there has answered. Whoever is lost or did otherwise gets the
+    /// new weights from the others, in a new generation: the step stands.
+    pub(crate) fn settle_commit(&mut self, now: Millis, out: &mut Output) {
+        let Phase::Committing(committing) = &self.phase else { return };
+        if self.seats.present().all(|rank| committing.applied.contains_key(&rank)) {
+            self.leave_commit(now, out);
+        }
+    }
+
+    /// Time is up for the optimizer steps.
+    pub(crate) fn leave_commit(&mut self, now: Millis, out: &mut Output) {
+        let Phase::Committing(committing) = std::mem::take(&mut self.phase) else { return };
+        let Committing { at, attempt, trained, figures, applied, .. } = committing;
+        self.announce_step(now, at, attempt, trained, figures, out);
+        let digests: BTreeMap<usize, &Digest> = applied
+            .iter()
+            .filter_map(|(&rank, answer)| match answer {
+                Answer::Ok(digest) => Some((rank, digest)),
+                Answer::Err(_) => None,
+            })
+            .collect();
+        let agreed = prevailing(digests.iter().map(|(&rank, &digest)| (rank, digest)));
+        if let Some(digest) = &agreed {
+            self.weights = Weights::Known(digest.clone());
+        }
+        let odd: Vec<usize> = (0..self.seats.ranks.len())
+            .filter(|rank| digests.get(rank).copied() != agreed.as_ref())
+            .collect();
+        let work = self.after_step(at);
+        match agreed {
+            Some(digest) if odd.is_empty() => {
+                let (policy, generation) = (self.policy, self.seats.generation);
+                out.events.push(Event::DigestsAgree { policy, digest, generation });
+                self.start(now, work, out);
+            }
+            _ => {
+                let names = self.seats.names(if agreed.is_some() {
+                    odd
+                } else {
+                    (0..self.seats.ranks.len()).collect()
+                });
+                let reason =
+                    format!("{names} did not report the common weights of step {}", at.step);
+                self.form(now, work, &reason, out);
+            }
+        }
+    }
+
+    /// What a committed step is followed by: its evaluation passes, a checkpoint, the next step.
+    fn after_step(&mut self, at: TrainStep) -> Work {
+        if self.pass_due(at)
+            && let Some(measure) = self.measure(at.stage, 0, Some(at))
+        {
+            return Work::Measure(measure);
+        }
+        self.save_if_due(at)
+    }
+}

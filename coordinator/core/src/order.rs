@@ -1,0 +1,66 @@
+//! Which samples a step works on: a pure function of (seed, stage, step), so that a resumed run draws
+//! what an uninterrupted one draws (INV-7) and no cursor has to survive anything.
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
+use crate::SampleIndex;
+
+/// The samples of a stage's `step` (from 1), `per_step` of them out of `samples`.
+///
+/// The stage walks through its data in epochs. Each epoch is a permutation of all samples, drawn from
+/// ChaCha8 keyed by (seed, stage, epoch). A step may straddle two epochs, so with small data one sample
+/// may occur twice in it. Empty data gives no samples.
+#[must_use]
+pub fn step_samples(
+    seed: u64,
+    stage: usize,
+    step: u64,
+    per_step: usize,
+    samples: usize,
+) -> Vec<SampleIndex> {
+    if samples == 0 || per_step == 0 {
+        return Vec::new();
+    }
+    let (count, size) = (per_step as u64, samples as u64);
+    let first = step.saturating_sub(1).saturating_mul(count);
+    let mut chosen = Vec::with_capacity(per_step);
+    let mut epoch = first / size;
+    let mut at = (first % size) as usize;
+    while chosen.len() < per_step {
+        let order = permutation(seed, stage as u64, epoch, samples);
+        let take = (samples - at).min(per_step - chosen.len());
+        chosen.extend_from_slice(&order[at..at + take]);
+        epoch += 1;
+        at = 0;
+    }
+    chosen
+}
+
+/// Fisher–Yates over `0..samples`.
+fn permutation(seed: u64, stage: u64, epoch: u64, samples: usize) -> Vec<SampleIndex> {
+    let mut key = [0_u8; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&stage.to_le_bytes());
+    key[16..24].copy_from_slice(&epoch.to_le_bytes());
+    key[24..].copy_from_slice(b"samples.");
+    let mut random = ChaCha8Rng::from_seed(key);
+    let mut order: Vec<SampleIndex> = (0..samples).collect();
+    for last in (1..samples).rev() {
+        order.swap(last, below(&mut random, last as u64 + 1) as usize);
+    }
+    order
+}
+
+/// A uniform number in `0..bound`, without the bias of a plain remainder.
+fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
+    let limit = u64::MAX - u64::MAX % bound;
+    loop {
+        let drawn = random.next_u64();
+        if drawn < limit {
+            return drawn % bound;
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Checkpoints, drains, coordinator restarts.
+
+mod sim;
+
+use medevo_core::*;
+use medevo_types::{PolicyVersion, Step, Term};
+use sim::{Sim, Trouble, spec};
+
+fn start(spec: RunSpec) -> Sim {
+    let mut sim = Sim::new(spec);
+    sim.join("w0");
+    sim.join("w1");
+    sim
+}
+
+fn published(sim: &Sim) -> Vec<String> {
+    let dir = |r: &Record| match r {
+        Record::Checkpoint(checkpoint) => Some(checkpoint.dir.display().to_string()),
+        _ => None,
+    };
+    sim.records.iter().filter_map(dir).collect()
+}
+
+#[test]
+fn a_whole_run_does_every_stage_and_saves_where_it_must() {
+    let mut sim = start(spec::whole());
+    assert_eq!(sim.finish(), Outcome::Done);
+    assert_eq!(sim.committed_steps(), [1, 2, 3, 4, 5, 6]);
+    let expected =
+        ["checkpoints/step-000002", "checkpoints/step-000004", "checkpoints/step-000006"];
+    assert_eq!(published(&sim), expected);
+    let passes = sim.events.iter().filter_map(|e| match e {
+        Event::PassDone { stage, step, .. } => Some(format!("{stage}@{step}")),
+        _ => None,
+    });
+    let expected = ["before@2", "adapt@4", "adapt@6", "after@6"];
+    assert_eq!(passes.collect::<Vec<_>>(), expected);
+    let stages = sim.events.iter().filter(|e| matches!(e, Event::StageStarted { .. }));
+    assert_eq!(stages.count(), 4);
+    sim.checker.complete(6);
+}
+
+// The KL anchor is the policy at the stage's start; any other one changes the loss.
+#[test]
+fn an_rl_stage_is_anchored_to_the_checkpoint_at_its_start() {
+    let mut sim = start(spec::whole());
+    for step in [2, 5] {
+        sim.run_to("updating", step);
+        let Order::Update { share: Share::Grpo { reference, .. }, .. } = sim.pull("w0") else {
+            panic!("an rl step")
+        };
+        assert_eq!(reference, Some("checkpoints/step-000002".into()));
+    }
+    let mut sim = start(spec::only_rl(1));
+    sim.run_to("updating", 0);
+    let Order::Update { share: Share::Grpo { reference, .. }, .. } = sim.pull("w0") else {
+        panic!("an rl step")
+    };
+    assert_eq!(reference, Some("model".into()), "no step yet: the model itself");
+}
+
+#[test]
+fn a_failed_checkpoint_is_tried_again_by_another_rank_in_a_fresh_directory() {
+    let mut sim = start(spec::only_rl(2));
+    sim.run_to("checkpointing", 2);
+    sim.workers.get_mut(&"w0".into()).expect("joined").trouble = Some(Trouble::Retryable);
+    sim.act(&"w0".into());
+    sim.act(&"w0".into());
+    sim.run_to("checkpointing", 2);
+    assert!(matches!(sim.pull("w1"), Order::Checkpoint { dir, .. }
+        if dir.ends_with("step-000002-2")));
+    assert_eq!(sim.finish(), Outcome::Done);
+}
+
+#[test]
+fn a_periodic_checkpoint_that_fails_three_times_does_not_stop_the_run() {
+    let mut sim = start(spec::only_rl(4));
+    for _ in 0..3 {
+        sim.run_to("checkpointing", 2);
+        while !matches!(sim.effects.front(), Some(Effect::WriteManifest { .. })) {
+            sim.effects.pop_front();
+            sim.act(&"w0".into());
+            sim.act(&"w1".into());
+        }
+        sim.drive(false);
+    }
+    assert!(sim.events.iter().any(|e| matches!(e, Event::CheckpointFailed { .. })));
+    assert_eq!(sim.finish(), Outcome::Done);
+    assert_eq!(published(&sim), ["checkpoints/step-000004"]);
+}
+
+// A run that says "done" with its weights nowhere on disk would lose them.
+#[test]
+fn a_run_whose_last_weights_cannot_be_written_is_not_done() {
+    let mut sim = start(spec::only_rl(1));
+    for _ in 0..3 {
+        sim.run_to("checkpointing", 1);
+        while !matches!(sim.effects.front(), Some(Effect::WriteManifest { .. })) {
+            sim.effects.pop_front();
+            sim.act(&"w0".into());
+            sim.act(&"w1".into());
+        }
+        sim.drive(false);
+    }
+    assert!(matches!(sim.finish(), Outcome::Failed { .. }));
+}
+
+#[test]
+fn a_drain_stops_at_the_next_step_boundary_with_a_checkpoint() {
+    let mut sim = start(spec::only_rl(4));
+    sim.run_to("rollout", 0);
+    sim.feed(Input::Drain { reason: "SIGTERM".into() });
+    assert_eq!(sim.finish(), Outcome::Drained { reason: "SIGTERM".into() });
+    assert_eq!(sim.committed_steps(), [1]);
+    assert_eq!(published(&sim), ["checkpoints/step-000001"]);
+    assert!(matches!(sim.pull("w0"), Order::Stop { .. }));
+}
+
+#[test]
+fn a_drain_before_anyone_has_come_ends_at_once() {
+    let mut sim = Sim::new(spec::only_rl(4));
+    sim.feed(Input::Drain { reason: "SIGINT".into() });
+    assert_eq!(sim.core.finished(), Some(&Outcome::Drained { reason: "SIGINT".into() }));
+}
+
+#[test]
+fn inv_1_a_restarted_coordinator_voids_what_lies_behind_the_checkpoint() {
+    let mut sim = start(spec::whole());
+    sim.run_to("rollout", 3);
+    sim.restart_coordinator();
+    sim.feed(Input::Tick);
+    let last = sim.records.iter().rfind(|r| !matches!(r, Record::Generation(_)));
+    assert_eq!(last, Some(&Record::Rollback { step: Step(2) }));
+    assert_eq!(sim.core.view(sim.now).term, Term(2));
+    assert_eq!(sim.finish(), Outcome::Done);
+    sim.checker.complete(6);
+}
+
+#[test]
+fn a_restart_at_a_checkpoint_redoes_nothing_and_keeps_the_anchor() {
+    let mut sim = start(spec::whole());
+    sim.run_to("rollout", 4);
+    sim.restart_coordinator();
+    sim.run_to("updating", 4);
+    let Order::Update { share: Share::Grpo { reference, .. }, .. } = sim.pull("w0") else {
+        panic!("an rl step")
+    };
+    assert_eq!(reference, Some("checkpoints/step-000002".into()));
+    assert_eq!(sim.core.view(sim.now).policy, PolicyVersion(4));
+    assert!(!sim.events.iter().any(|e| matches!(e, Event::RolledBack { .. })));
+    assert_eq!(sim.finish(), Outcome::Done);
+    assert_eq!(sim.committed_steps(), [1, 2, 3, 4, 5, 6]);
+}
+
+// INV-7, the core's part: the same orders, whatever was interrupted in between.
+#[test]
+fn inv_7_a_resumed_run_trains_on_the_same_samples() {
+    let samples = |interrupted: bool| {
+        let mut sim = start(spec::whole());
+        let mut seen = Vec::new();
+        for step in 0..6 {
+            sim.run_to("updating", step);
+            if interrupted && step == 3 {
+                sim.restart_coordinator();
+                sim.run_to("updating", 2);
+                sim.run_to("updating", 3);
+            }
+            for worker in ["w0", "w1"] {
+                match sim.pull(worker) {
+                    Order::Update { share: Share::Grpo { groups, .. }, .. } => {
+                        seen.extend(groups.into_iter().map(|(sample, _)| sample));
+                    }
+                    Order::Update { share: Share::Sft { samples, .. }, .. } => seen.extend(samples),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        seen
+    };
+    assert_eq!(samples(false), samples(true));
+}
+
+#[test]
+fn a_spec_that_cannot_be_run_fails_before_anything_starts() {
+    let mut spec = spec::only_rl(1);
+    if let StageKind::Rl { samples, .. } = &mut spec.stages[0].kind {
+        *samples = 0;
+    }
+    let mut sim = Sim::new(spec);
+    sim.feed(Input::Tick);
+    let Some(Outcome::Failed { reason }) = sim.core.finished() else { panic!("it starts") };
+    assert!(reason.contains("\"adapt\" has nothing to train on"), "{reason}");
+}

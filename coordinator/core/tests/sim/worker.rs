@@ -1,0 +1,200 @@
+//! A worker that obeys orders. Weights are chains of digests, so that a lost or doubled update shows.
+
+use medevo_core::{Order, SampleIndex};
+use medevo_types::{
+    Attempt, Digest, Generation, PolicyVersion, SampleId, Step, WorkerId, WorkerTag, messages::*,
+};
+
+use super::{Sim, Trouble};
+
+/// One process.
+pub struct Worker {
+    pub tag: WorkerTag,
+    pub alive: bool,
+    pub holding: Option<Holding>,
+    pub gradient: Option<Digest>,
+    pub generation: Generation,
+    pub members: Vec<WorkerTag>,
+    pub unsent: Option<Envelope>,
+    pub trouble: Option<Trouble>,
+}
+
+impl Worker {
+    pub fn new(tag: WorkerTag) -> Worker {
+        Worker {
+            tag,
+            alive: true,
+            holding: None,
+            gradient: None,
+            generation: Generation(0),
+            members: Vec::new(),
+            unsent: None,
+            trouble: None,
+        }
+    }
+}
+
+/// The reduced gradient of a step at some weights. Another roster rounds otherwise, so a step that is
+/// redone makes other weights.
+pub fn gradient(weights: &Digest, step: Step, generation: Generation) -> Digest {
+    Digest(format!("g({weights},{step},{generation})"))
+}
+
+/// Weights after an update.
+pub fn stepped(weights: &Digest, gradient: &Digest) -> Digest {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in weights.0.bytes().chain(gradient.0.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    Digest(format!("{hash:016x}"))
+}
+
+/// Digest of the starting model.
+pub fn model() -> Digest {
+    Digest("model".into())
+}
+
+/// What a policy answers to a sample: the version stands in the token ids.
+pub fn group(sample: SampleIndex, n: usize, policy: PolicyVersion) -> Group {
+    let candidate = |i: usize| Candidate {
+        ids: vec![policy.0 as u32, sample as u32, i as u32],
+        text: String::new(),
+        logprobs: vec![-0.5; 3],
+        finished: true,
+        feature: None,
+    };
+    Group {
+        sample: SampleId(sample.to_string()),
+        prompt_tokens: 10 + sample as u32,
+        candidates: (0..n).map(candidate).collect(),
+        entropy: 0.1,
+    }
+}
+
+impl Sim {
+    /// Carries an order out; its report waits to be sent. Returns false for an order to wait.
+    pub fn carry_out(&mut self, name: &WorkerId, order: Order) -> bool {
+        let Some((step, attempt, body)) = self.answer(name, order) else { return false };
+        let worker = self.workers.get_mut(name).expect("it pulled");
+        worker.unsent = Some(Envelope {
+            from: worker.tag.clone(),
+            generation: worker.generation,
+            step,
+            attempt,
+            body,
+        });
+        true
+    }
+
+    fn answer(&mut self, name: &WorkerId, order: Order) -> Option<(Step, Attempt, Report)> {
+        let peers_alive = |sim: &Sim| {
+            sim.workers[name]
+                .members
+                .iter()
+                .all(|tag| sim.workers.values().any(|w| w.alive && w.tag == *tag))
+        };
+        let (none, first) = (Step(0), Attempt(0));
+        let failed = |what: &str, error: &str| Report::Failed {
+            what: what.into(),
+            error: error.into(),
+            retryable: true,
+        };
+        let collective = || Report::CollectiveFailed {
+            operation: "all_reduce".into(),
+            error: "connection reset".into(),
+        };
+        let trouble = match &order {
+            Order::Wait { .. } | Order::Stop { .. } => return None,
+            _ => self.workers.get_mut(name).expect("it pulled").trouble.take(),
+        };
+        let holding = self.workers[name].holding.clone();
+        match order {
+            Order::Wait { .. } | Order::Stop { .. } => None,
+            Order::Form(roster) => {
+                let worker = self.workers.get_mut(name).expect("it pulled");
+                worker.generation = roster.generation;
+                worker.members = roster.members.iter().map(|m| m.tag.clone()).collect();
+                assert_eq!(worker.members[roster.rank], worker.tag, "the receiver's own rank");
+                let broken = trouble == Some(Trouble::Collective) || !peers_alive(self);
+                let body = if broken { collective() } else { Report::Formed { holding } };
+                Some((none, first, body))
+            }
+            Order::Restore(restore) => {
+                let digest = match &restore.source {
+                    RestoreSource::Model { .. } => Some(model()),
+                    RestoreSource::Checkpoint { dir } => Some(self.disk[dir].digest.clone()),
+                    RestoreSource::Peer { root } => {
+                        let tag = &self.workers[name].members[*root];
+                        let peer = self.workers.values().find(|w| w.alive && w.tag == *tag);
+                        let held = peer.and_then(|w| w.holding.clone());
+                        held.filter(|h| h.policy == restore.policy).map(|h| h.digest)
+                    }
+                };
+                let body = match digest {
+                    Some(digest) if trouble != Some(Trouble::Collective) => {
+                        let holding = Holding { policy: restore.policy, digest };
+                        self.workers.get_mut(name).expect("it pulled").holding =
+                            Some(holding.clone());
+                        Report::Restored { holding }
+                    }
+                    _ => collective(),
+                };
+                Some((none, first, body))
+            }
+            Order::Rollout { unit, policy, step, samples, sampling, .. } => {
+                self.checker.holds(name, &holding, policy);
+                if trouble == Some(Trouble::Retryable) {
+                    return Some((step, first, failed("rollout", "out of memory")));
+                }
+                let groups = samples.iter().map(|&s| group(s, sampling.n, policy)).collect();
+                Some((step, first, Report::RolloutDone { unit, policy, groups }))
+            }
+            Order::Update { generation, step, attempt, policy, .. } => {
+                self.checker.holds(name, &holding, policy);
+                let weights = holding.expect("checked above").digest;
+                let mut ballot = Ballot {
+                    gradient: gradient(&weights, step, generation),
+                    finite: true,
+                    grad_norm: 1.0,
+                    figures: vec![("loss".into(), 0.1)],
+                };
+                match trouble {
+                    Some(Trouble::OtherGradient) => ballot.gradient = Digest("odd".into()),
+                    Some(Trouble::NonFinite) => ballot.finite = false,
+                    _ => {}
+                }
+                if trouble == Some(Trouble::Collective) || !peers_alive(self) {
+                    return Some((step, attempt, collective()));
+                }
+                self.workers.get_mut(name).expect("it pulled").gradient =
+                    Some(ballot.gradient.clone());
+                Some((step, attempt, Report::Ballot(ballot)))
+            }
+            Order::Apply { step, attempt, policy, .. } => {
+                let mut holding = holding.expect("a voter holds weights");
+                if trouble == Some(Trouble::Retryable) {
+                    return Some((step, attempt, failed("apply", "out of memory")));
+                }
+                if holding.policy != policy {
+                    assert_eq!(holding.policy.next(), policy, "an update moves one version on");
+                    let worker = self.workers.get_mut(name).expect("it pulled");
+                    let gradient = worker.gradient.take().expect("a voter has a gradient");
+                    let digest = stepped(&holding.digest, &gradient);
+                    holding = Holding { policy, digest };
+                    worker.holding = Some(holding.clone());
+                }
+                Some((step, attempt, Report::Applied { holding }))
+            }
+            Order::Checkpoint { step, policy, dir, .. } => {
+                self.checker.holds(name, &holding, policy);
+                if trouble == Some(Trouble::Retryable) || self.disk.contains_key(&dir) {
+                    return Some((step, first, failed("checkpoint", "directory exists")));
+                }
+                self.disk.insert(dir, holding.expect("checked above"));
+                let digest = Digest("file".into());
+                let files = vec![FileEntry { name: "model.safetensors".into(), bytes: 1, digest }];
+                Some((step, first, Report::CheckpointWritten { files }))
+            }
+        }
+    }
+}

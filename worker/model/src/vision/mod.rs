@@ -1,0 +1,6 @@
+//! The vision tower.
+
+mod layout;
+mod tower;
+
+pub(crate) use tower::VisionTower;
