@@ -1,0 +1,210 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use medevo_common::config::DataFormat;
+
+const EXAMPLES: &str = "\
+Examples:
+  medevo-coord launch run.toml --workers 2 --set run.seed=3
+  medevo-coord launch run.toml --set stage.adapt.steps=10 --dry-run
+  medevo-coord status runs/demo
+  medevo-coord resume runs/demo
+  medevo-coord compare runs/demo-s0 runs/demo-s1 runs/ttrl-s0
+
+Exit codes:
+  0  done
+  1  failed; the reason is on standard error
+  2  bad input; nothing was started
+  3  drained on request (Ctrl-C or SIGTERM); `resume` goes on
+
+Environment:
+  RUST_LOG      what to log to standard error (default: warn)
+  MEDEVO_TOKEN  join token, so that workers elsewhere can take part (default: a new one per run)";
+
+/// Label-free reinforcement learning of medical vision-language models at test time.
+#[derive(Debug, Parser)]
+#[command(name = "medevo-coord", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a run on this machine and stay until it ends.
+    ///
+    /// Ctrl-C or SIGTERM stops after the current step, with a checkpoint; a second one stops at once.
+    #[command(
+        after_help = "Examples:\n  medevo-coord launch run.toml\n  medevo-coord launch run.toml \
+                            --workers 2 --set stage.adapt.objective.beta=0.1\n\nExit codes: 0 done, 1 failed, \
+                            2 bad input, 3 drained."
+    )]
+    Launch {
+        /// The run file (TOML); `docs config` explains every key.
+        file: PathBuf,
+        /// Override a key of the run file, as often as needed (`run.seed=3`, `stage.adapt.steps=10`).
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Workers on this machine; 0 waits for workers from elsewhere.
+        #[arg(long)]
+        workers: Option<usize>,
+        /// Run directory (default: `run.dir`, else `runs/<name>`).
+        #[arg(long, value_name = "DIR")]
+        run_dir: Option<PathBuf>,
+        /// Check everything, say what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Go on with a run from its last good checkpoint.
+    Resume {
+        /// The run directory.
+        run_dir: PathBuf,
+        /// Workers on this machine (default: as before).
+        #[arg(long)]
+        workers: Option<usize>,
+    },
+    /// Say where a run stands and what it waits for.
+    Status {
+        /// The run directory.
+        run_dir: PathBuf,
+        /// Print the status file as it is.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure a model on a data set with answers.
+    #[command(
+        after_help = "Example:\n  medevo-coord evaluate --model checkpoints/step-000150 --data \
+                            SLAKE --format slake --split test"
+    )]
+    Evaluate(Evaluate),
+    /// Write the report of a run (report.html) again.
+    Report {
+        /// The run directory.
+        run_dir: PathBuf,
+    },
+    /// Compare runs in one table; runs whose names differ only in a trailing `-s<seed>` share a row.
+    Compare {
+        /// The run directories.
+        #[arg(required = true)]
+        run_dirs: Vec<PathBuf>,
+    },
+    /// Check or generate data.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Print generated documentation.
+    #[command(subcommand)]
+    Docs(DocsCommand),
+}
+
+/// Measure a model on a data set with answers.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// Hugging Face directory, a checkpoint for example.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// SLAKE directory or JSONL file.
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Layout of the data.
+    #[arg(long)]
+    pub format: Format,
+    /// SLAKE: which split.
+    #[arg(long, default_value = "test")]
+    pub split: String,
+    /// SLAKE: language of the questions; empty takes all.
+    #[arg(long, default_value = "en")]
+    pub language: String,
+    /// Only the first so many questions; 0 takes all.
+    #[arg(long, default_value_t = 0)]
+    pub limit: usize,
+    /// Also measure the majority of so many answers drawn at temperature 1; 0 does not.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub majority: usize,
+    /// Longest answer, tokens.
+    #[arg(long, default_value_t = 32)]
+    pub max_new_tokens: usize,
+    /// Workers on this machine.
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
+    /// Seed of drawn answers and of the intervals.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Where to keep the answers (default: a folder in the system's temporary directory).
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+}
+
+/// Layout of a data set.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// SLAKE: json files and `imgs/`.
+    Slake,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+impl From<Format> for DataFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Slake => Self::Slake,
+            Format::Jsonl => Self::Jsonl,
+        }
+    }
+}
+
+/// Check or generate data.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Read a data set, decode every image, and name all problems at once.
+    Check {
+        /// SLAKE directory or JSONL file.
+        path: PathBuf,
+    },
+    /// Generate mini-SLAKE: schematic scans in SLAKE's layout, deterministic by seed.
+    MiniSlake(MiniSlakeArguments),
+}
+
+/// What to generate.
+#[derive(Debug, Args)]
+pub struct MiniSlakeArguments {
+    /// Folder to make.
+    pub out: PathBuf,
+    /// Seed.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Labelled images of the source domain (default: 4000).
+    #[arg(long)]
+    pub source_images: Option<usize>,
+    /// Unlabelled images of the target domain (default: 150).
+    #[arg(long)]
+    pub target_images: Option<usize>,
+    /// Held-out images of the target domain (default: 150).
+    #[arg(long)]
+    pub heldout_images: Option<usize>,
+    /// Questions on each target image, 1 to 5 (default: 4).
+    #[arg(long)]
+    pub questions_per_image: Option<usize>,
+}
+
+/// Print generated documentation.
+#[derive(Debug, Subcommand)]
+pub enum DocsCommand {
+    /// Every key of the run file.
+    Config,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

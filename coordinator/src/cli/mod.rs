@@ -1,0 +1,70 @@
+//! The command line of a run.
+
+mod arguments;
+mod data;
+mod evaluate;
+mod show;
+
+use anyhow::Context;
+use clap::Parser;
+
+use arguments::{Command, DataCommand, DocsCommand};
+
+use crate::{
+    launch::{self, Exit, Run},
+    preflight::Refused,
+};
+
+pub use arguments::Cli;
+
+/// Runs the command line of this process; prints what there is to say.
+#[must_use]
+pub fn main() -> Exit {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let cli = Cli::parse();
+    match carry_out(cli.command) {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.downcast_ref::<Refused>().is_some() { Exit::BadInput } else { Exit::Failed }
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Launch { file, set, workers, run_dir, dry_run } => {
+            attended(launch::launch(Run { file, set, workers, run_dir, dry_run }))
+        }
+        Command::Resume { run_dir, workers } => attended(launch::resume(&run_dir, workers)),
+        Command::Evaluate(arguments) => attended(evaluate::evaluate(arguments)),
+        Command::Status { run_dir, json } => show::status(&run_dir, json),
+        Command::Report { run_dir } => show::report(&run_dir),
+        Command::Compare { run_dirs } => show::compare(&run_dirs),
+        Command::Data(DataCommand::Check { path }) => data::check(&path),
+        Command::Data(DataCommand::MiniSlake(arguments)) => data::mini_slake(&arguments),
+        Command::Docs(DocsCommand::Config) => {
+            print!("{}", medevo_common::config::reference_markdown());
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Runs a future on a runtime of its own, with the main thread as the one that starts children.
+fn attended(run: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let exit = runtime.block_on(run);
+    // Work that was given up on (a deadline passed) must not hold the process.
+    runtime.shutdown_background();
+    exit
+}

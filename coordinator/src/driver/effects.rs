@@ -1,0 +1,213 @@
+//! Carrying effects out beside the driver, and turning their results back into inputs.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use medevo_core::api::{CheckpointRef, Effect, Input, Outcome, RunSpec, StageKind};
+use medevo_scoring::ScorerSettings;
+use medevo_types::{Step, messages::FileEntry};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+
+use super::{
+    evaluator::Evaluator,
+    materialise::Materialiser,
+    publish::{self, Identity},
+    retention::expired,
+    samples::sample_records,
+    scoring::{Finished, Scorers},
+};
+use crate::run_dir::{EvaluationRecord, SampleRecord};
+
+/// Longest measurement of one evaluation pass: judging and bootstrap, no model.
+const EVALUATION: Duration = Duration::from_secs(300);
+
+/// What effects need.
+pub(super) struct Context {
+    pub(super) spec: RunSpec,
+    pub(super) scoring: BTreeMap<usize, ScorerSettings>,
+    pub(super) evaluator: Evaluator,
+    pub(super) materialiser: Arc<Materialiser>,
+    pub(super) identity: Identity,
+    pub(super) keep: usize,
+    /// Standing checkpoints, oldest first.
+    pub(super) published: Vec<CheckpointRef>,
+    pub(super) done: mpsc::Sender<Done>,
+}
+
+/// An effect that is done.
+pub(super) enum Done {
+    Scored { step: Step, result: Result<Box<Finished>, String> },
+    Published { checkpoint: CheckpointRef, result: Result<(), String> },
+}
+
+/// A measured evaluation pass.
+pub(super) struct Evaluation {
+    pub(super) record: EvaluationRecord,
+    /// A training stage makes it on its way: the same pass will come again.
+    pub(super) during_training: bool,
+}
+
+/// The run's effects.
+pub(super) struct Effects {
+    spec: RunSpec,
+    scorers: Scorers,
+    evaluator: Arc<Evaluator>,
+    materialiser: Arc<Materialiser>,
+    identity: Identity,
+    keep: usize,
+    published: Vec<CheckpointRef>,
+    done: mpsc::Sender<Done>,
+}
+
+impl Effects {
+    /// Starts from the newest standing checkpoint.
+    pub(super) fn new(context: Context) -> anyhow::Result<Self> {
+        let mut scorers = Scorers::new(context.scoring);
+        scorers.go_back(context.published.last().map(|checkpoint| checkpoint.dir.as_path()))?;
+        Ok(Self {
+            spec: context.spec,
+            scorers,
+            evaluator: Arc::new(context.evaluator),
+            materialiser: context.materialiser,
+            identity: context.identity,
+            keep: context.keep,
+            published: context.published,
+            done: context.done,
+        })
+    }
+
+    /// Measures the evaluation passes among `effects`; returns their records and the other effects.
+    pub(super) async fn evaluate(
+        &self,
+        effects: Vec<Effect>,
+    ) -> anyhow::Result<(Vec<Evaluation>, Vec<Effect>)> {
+        let mut records = Vec::new();
+        let mut others = Vec::new();
+        for effect in effects {
+            let Effect::Evaluated { stage, pass, step, policy, groups } = effect else {
+                others.push(effect);
+                continue;
+            };
+            let stage = self.spec.stages.get(stage).context("an evaluated stage is in the plan")?;
+            let during_training = !matches!(stage.kind, StageKind::Evaluate { .. });
+            let name = stage.name.clone();
+            let evaluator = self.evaluator.clone();
+            let measure =
+                spawn_blocking(move || evaluator.measure(name, &pass, step, policy, &groups));
+            let measured = timeout(EVALUATION, measure).await.with_context(|| {
+                format!("measuring an evaluation pass took more than {} s", EVALUATION.as_secs())
+            })?;
+            let record = measured.context("measuring an evaluation pass broke off")??;
+            records.push(Evaluation { record, during_training });
+        }
+        Ok((records, others))
+    }
+
+    /// Starts an effect. `Some` when it says that the run is over.
+    pub(super) fn carry_out(&mut self, effect: Effect) -> anyhow::Result<Option<Outcome>> {
+        match effect {
+            Effect::Score { stage, step, policy, groups } => {
+                let job = self.scorers.job(stage, step, policy, groups);
+                let job =
+                    job.with_context(|| format!("stage {stage} has no scorer: it is no rl stage"))?;
+                let deadline = Duration::from_millis(self.spec.deadlines.score_ms);
+                let done = self.done.clone();
+                tokio::spawn(async move {
+                    let result = job.run(deadline).await;
+                    // The driver has left if this fails; nobody waits for the scores any more.
+                    let _ = done.send(Done::Scored { step, result }).await;
+                });
+            }
+            Effect::WriteManifest { checkpoint, files } => {
+                let state = self.scorers.state()?;
+                tokio::spawn(write_manifest(
+                    self.identity.clone(),
+                    checkpoint,
+                    files,
+                    state,
+                    Duration::from_millis(self.spec.deadlines.checkpoint_ms),
+                    self.done.clone(),
+                ));
+            }
+            Effect::Finish(outcome) => return Ok(Some(outcome)),
+            Effect::Evaluated { .. } => {
+                anyhow::bail!("evaluations are measured before their records")
+            }
+        }
+        Ok(None)
+    }
+
+    /// The input that a finished effect makes, if it still counts, and what people may read of it.
+    pub(super) fn finish(
+        &mut self,
+        done: Done,
+    ) -> anyhow::Result<(Option<Input>, Vec<SampleRecord>)> {
+        Ok(match done {
+            Done::Scored { step, result: Err(error) } => {
+                (Some(Input::ScoringFailed { step, error }), Vec::new())
+            }
+            Done::Scored { result: Ok(finished), .. } => {
+                if !self.scorers.accept(&finished) {
+                    tracing::info!(
+                        step = finished.step.0,
+                        "scores of a step that was given up are dropped"
+                    );
+                    return Ok((None, Vec::new()));
+                }
+                let stage = self
+                    .spec
+                    .stages
+                    .get(finished.stage)
+                    .context("a scored stage is in the plan")?;
+                let StageKind::Rl { data, .. } = stage.kind else {
+                    anyhow::bail!("stage `{}` was scored but is no rl stage", stage.name);
+                };
+                let samples = sample_records(&self.materialiser, &stage.name, data, &finished)?;
+                (Some(finished.input()), samples)
+            }
+            Done::Published { checkpoint, result: Ok(()) } => {
+                (Some(Input::ManifestWritten(checkpoint)), Vec::new())
+            }
+            Done::Published { checkpoint, result: Err(error) } => {
+                (Some(Input::CheckpointFailed { step: checkpoint.step, error }), Vec::new())
+            }
+        })
+    }
+
+    /// The pointer is on record: old checkpoints may go.
+    pub(super) fn published(&mut self, checkpoint: CheckpointRef) {
+        self.published.push(checkpoint);
+        let expired = expired(&self.published, &self.spec, self.keep);
+        self.published.retain(|standing| !expired.contains(&standing.dir));
+        if !expired.is_empty() {
+            // Only space depends on it, so nobody waits for it.
+            spawn_blocking(move || publish::delete(&expired));
+        }
+    }
+
+    /// Commits after `step` are void: so is what the scorers learned from them.
+    pub(super) fn roll_back(&mut self, step: Step) -> anyhow::Result<()> {
+        self.published.retain(|checkpoint| checkpoint.step <= step);
+        let dir: Option<PathBuf> = self.published.last().map(|checkpoint| checkpoint.dir.clone());
+        self.scorers.go_back(dir.as_deref())
+    }
+}
+
+async fn write_manifest(
+    identity: Identity,
+    checkpoint: CheckpointRef,
+    files: Vec<FileEntry>,
+    state: Vec<u8>,
+    deadline: Duration,
+    done: mpsc::Sender<Done>,
+) {
+    let target = checkpoint.clone();
+    let work = spawn_blocking(move || publish::publish(&identity, &target, files, &state));
+    let result = match timeout(deadline, work).await {
+        Ok(Ok(result)) => result.map_err(|error| format!("{error:#}")),
+        Ok(Err(error)) => Err(format!("writing the manifest broke off: {error}")),
+        Err(_) => Err(format!("checking the files took longer than {} s", deadline.as_secs())),
+    };
+    // The driver has left if this fails; the checkpoint stays without a pointer to it.
+    let _ = done.send(Done::Published { checkpoint, result }).await;
+}

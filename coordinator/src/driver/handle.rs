@@ -1,0 +1,176 @@
+//! How everything else talks to the driver: bounded, with a deadline on each wait.
+
+use std::{sync::Arc, time::Duration};
+
+use medevo_core::api::{Input, Millis, Outcome};
+use medevo_types::{
+    WorkerTag,
+    messages::{Directive, Envelope, JoinRefused, Rejection},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{Admission, Clock, Status};
+
+/// How long a caller waits for the driver's answer before it is told to come back.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long [`Handle::next`] waits for work.
+pub const LONG_POLL: Duration = Duration::from_secs(2);
+
+/// Something for the driver to do.
+pub(super) enum Command {
+    /// Feed the core, stamped with the time of arrival.
+    Step { at: Millis, input: Input, reply: Option<oneshot::Sender<Answer>> },
+    /// End the run at once as failed, without a word to the store: `resume` goes on.
+    Abort { reason: String },
+    /// Leave the loop.
+    Shutdown,
+}
+
+/// What the driver answers.
+pub(super) enum Answer {
+    Join(Result<(), JoinRefused>),
+    Ack(Result<(), Rejection>),
+    Next(Result<Directive, Rejection>),
+}
+
+/// A handle on the driver; cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) clock: Clock,
+    pub(super) wake: watch::Receiver<u64>,
+    pub(super) over: watch::Receiver<Option<Outcome>>,
+    pub(super) status: watch::Receiver<Status>,
+    pub(super) admission: Arc<Admission>,
+}
+
+impl Handle {
+    /// Lets a worker in whose token was found good.
+    ///
+    /// # Errors
+    /// What the core says; [`JoinRefused::Over`] when the driver is gone.
+    pub async fn join(
+        &self,
+        tag: WorkerTag,
+        device: String,
+        address: String,
+    ) -> Result<(), JoinRefused> {
+        match self.ask(Input::Join { tag, device, address }).await {
+            Some(Answer::Join(answer)) => answer,
+            _ => Err(JoinRefused::Over),
+        }
+    }
+
+    /// A worker is alive.
+    ///
+    /// # Errors
+    /// What the core says.
+    pub async fn heartbeat(&self, from: WorkerTag) -> Result<(), Rejection> {
+        self.acknowledge(Input::Heartbeat(from)).await
+    }
+
+    /// A worker's report.
+    ///
+    /// # Errors
+    /// What the core says.
+    pub async fn report(&self, envelope: Envelope) -> Result<(), Rejection> {
+        self.acknowledge(Input::Report(Box::new(envelope))).await
+    }
+
+    /// What a worker is to do: at once when there is work, else within [`LONG_POLL`] a
+    /// [`Directive::Wait`].
+    ///
+    /// # Errors
+    /// What the core says.
+    pub async fn next(&self, from: WorkerTag) -> Result<Directive, Rejection> {
+        let until = Instant::now() + LONG_POLL;
+        let mut wake = self.wake.clone();
+        loop {
+            // Marked as seen before asking: work that comes up between the answer and the wait wakes it.
+            wake.borrow_and_update();
+            let answer = match self.ask(Input::Pull(from.clone())).await {
+                Some(Answer::Next(answer)) => answer?,
+                _ => return Ok(Directive::Stop { reason: "the coordinator is leaving".into() }),
+            };
+            if !matches!(answer, Directive::Wait { .. }) {
+                return Ok(answer);
+            }
+            match timeout_at(until, wake.changed()).await {
+                Ok(Ok(())) => {}
+                // Nothing came up, or the driver is gone: the next call will tell.
+                Ok(Err(_)) | Err(_) => return Ok(answer),
+            }
+        }
+    }
+
+    /// A worker's process is known to have ended. Returns once the core knows.
+    pub async fn gone(&self, tag: WorkerTag) {
+        // There is no answer to this; its channel closes when the input is handled.
+        let _ = self.ask(Input::Gone(tag)).await;
+    }
+
+    /// Stop at the next step boundary, with a checkpoint.
+    pub async fn drain(&self, reason: String) {
+        self.tell(Input::Drain { reason }).await;
+    }
+
+    /// End the run at once as failed; nothing is written to the store, so it can be resumed.
+    pub async fn abort(&self, reason: String) {
+        self.send(Command::Abort { reason }).await;
+    }
+
+    /// Leave the driver's loop; workers that ask from now on are told to stop.
+    pub async fn shutdown(&self) {
+        self.send(Command::Shutdown).await;
+    }
+
+    /// How the run ended, once it has.
+    #[must_use]
+    pub fn over(&self) -> watch::Receiver<Option<Outcome>> {
+        self.over.clone()
+    }
+
+    /// Where the run stands.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Who was let in.
+    #[must_use]
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    async fn acknowledge(&self, input: Input) -> Result<(), Rejection> {
+        match self.ask(input).await {
+            Some(Answer::Ack(answer)) => answer,
+            // The driver is gone: asking for work will tell the worker to stop.
+            _ => Err(Rejection::Unexpected),
+        }
+    }
+
+    async fn ask(&self, input: Input) -> Option<Answer> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Step { at: self.clock.now(), input, reply: Some(reply) };
+        let asked = async {
+            self.commands.send(command).await.ok()?;
+            answer.await.ok()
+        };
+        timeout(ANSWER, asked).await.ok().flatten()
+    }
+
+    async fn tell(&self, input: Input) {
+        self.send(Command::Step { at: self.clock.now(), input, reply: None }).await;
+    }
+
+    async fn send(&self, command: Command) {
+        // A closed channel means that the driver has left already: there is nothing left to tell it.
+        if timeout(ANSWER, self.commands.send(command)).await.is_err() {
+            tracing::error!("the driver took no command for {} s", ANSWER.as_secs());
+        }
+    }
+}

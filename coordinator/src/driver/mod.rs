@@ -1,0 +1,36 @@
+//! The driver: one task that owns the core, and what it needs to carry the core's outputs out.
+//!
+//! For every output the order is fixed: evaluation files, records (one transaction, guarded by the term),
+//! events, effects, reply. A failure before an act means that the act does not happen: the driver halts,
+//! tells the workers to leave, and `resume` goes on from the last checkpoint.
+
+mod admission;
+mod chronicle;
+mod clock;
+mod effects;
+mod evaluator;
+mod fault;
+mod handle;
+mod materialise;
+mod pace;
+mod publish;
+mod retention;
+mod samples;
+mod scoring;
+mod spec;
+mod task;
+
+pub use admission::Admission;
+pub use chronicle::Chronicle;
+pub use clock::Clock;
+pub use evaluator::Evaluator;
+pub use handle::{Handle, LONG_POLL};
+pub use materialise::{Materialiser, NoSample, Supervised};
+pub use pace::Pace;
+pub use publish::Identity;
+pub use retention::expired;
+pub use scoring::STATE_FILE;
+pub use spec::{Plan, PlanError, data_in_use, millis, resolve};
+pub use task::{Driver, Parts};
+
+pub use crate::run_dir::Status;

@@ -1,0 +1,99 @@
+//! Staying with a run until it is over: lost workers, signals, the progress line.
+
+use std::time::Duration;
+
+use medevo_core::api::Outcome;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::{Children, Ended, Signals};
+use crate::{driver::Handle, progress::Progress};
+
+/// Redraw interval of the progress line.
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// How a run ended.
+pub(super) struct Over {
+    pub(super) outcome: Outcome,
+    /// Somebody asked twice: the workers get no time to finish what they do.
+    pub(super) at_once: bool,
+}
+
+/// Watches the run until it is over.
+pub(super) async fn attend(
+    driver: &Handle,
+    children: &mut Children,
+    signals: &mut Signals,
+    local: bool,
+) -> Over {
+    let mut over = driver.over();
+    let status = driver.status();
+    let mut progress = Progress::stdout();
+    let mut redraw = interval(REDRAW);
+    redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let (mut asked, mut at_once) = (false, false);
+    loop {
+        if let Some(outcome) = over.borrow_and_update().clone() {
+            progress.finish();
+            return Over { outcome, at_once };
+        }
+        tokio::select! {
+            changed = over.changed() => if changed.is_err() {
+                progress.finish();
+                let reason = "the driver broke off; see the log, then resume".into();
+                return Over { outcome: Outcome::Failed { reason }, at_once };
+            },
+            ended = children.ended() => {
+                progress.finish();
+                lost(driver, &ended).await;
+                if local && children.running() == 0 {
+                    nobody_left(driver, &ended).await;
+                }
+            }
+            signal = signals.next() => {
+                progress.finish();
+                if asked {
+                    at_once = true;
+                    driver.abort(format!("stopped at once by a second {signal}; resume goes on from the \
+                                          last checkpoint")).await;
+                } else {
+                    eprintln!("{signal}: stopping after this step, with a checkpoint (again: at once)");
+                    driver.drain(signal.to_owned()).await;
+                }
+                asked = true;
+            }
+            _ = redraw.tick() => progress.show(&status.borrow()),
+        }
+    }
+}
+
+/// A worker's process ended while the run goes on: the core hears at once, people too.
+async fn lost(driver: &Handle, ended: &Ended) {
+    let words = match ended.last_lines.as_str() {
+        "" => String::new(),
+        lines => format!("; its last words:\n{lines}"),
+    };
+    eprintln!("worker {} ended ({}){words}", ended.worker, ended.how);
+    if let Some(tag) = driver.admission().latest(&ended.worker) {
+        driver.gone(tag).await;
+    }
+}
+
+/// No worker process of this machine is left. Unless workers from elsewhere take part, waiting for new
+/// ones until the deadline would only hide the reason.
+async fn nobody_left(driver: &Handle, last: &Ended) {
+    // The core knows of the loss by now, so the next view that comes is without the lost worker.
+    let mut status = driver.status();
+    status.borrow_and_update();
+    if timeout(Duration::from_secs(2), status.changed()).await.is_err() {
+        tracing::warn!("the driver shows no status");
+    }
+    if driver.over().borrow().is_none() && status.borrow().view.workers.is_empty() {
+        let words = last.last_lines.lines().last().unwrap_or("it left no words");
+        driver
+            .abort(format!(
+                "all workers have ended; the last was {} ({}): {words}",
+                last.worker, last.how
+            ))
+            .await;
+    }
+}

@@ -1,0 +1,27 @@
+//! How a command ends.
+
+use std::process::ExitCode;
+
+/// Exit codes; `medevo-coord --help` documents them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The run (or command) did what it was asked to.
+    Done,
+    /// The run failed; the reason is printed.
+    Failed,
+    /// Something that was given is not usable; nothing was started.
+    BadInput,
+    /// The run was drained on request and can be resumed.
+    Drained,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::BadInput => 2,
+            Exit::Drained => 3,
+        })
+    }
+}

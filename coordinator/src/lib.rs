@@ -1,0 +1,12 @@
+//! The coordinator: what a run leaves on disk, and how it is shown to people.
+
+pub mod cli;
+pub mod compare;
+pub mod driver;
+pub mod launch;
+pub mod preflight;
+pub mod progress;
+pub mod report;
+pub mod rpc;
+pub mod run_dir;
+pub mod store;

@@ -1,0 +1,81 @@
+//! The embedded store: redb, one ACID file in the run directory, one process at a time.
+
+use std::{fmt::Display, path::Path};
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::{Guard, Put, Store, StoreError};
+
+/// The one table.
+const RUN: TableDefinition<&str, &[u8]> = TableDefinition::new("run");
+
+/// `store.redb` in a run directory.
+#[derive(Debug)]
+pub struct Embedded {
+    database: Database,
+}
+
+impl Embedded {
+    /// Opens (or creates) the store of the run in `run_dir`.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when another process has it open, [`StoreError::Backend`] when the file cannot
+    /// be opened or is no store.
+    pub fn open(run_dir: &Path) -> Result<Self, StoreError> {
+        let database =
+            Database::create(run_dir.join("store.redb")).map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => {
+                    StoreError::Busy { run_dir: run_dir.to_owned() }
+                }
+                other => backend("open")(other),
+            })?;
+        // Reads of a table that no write has made yet would fail: make it now.
+        let write = database.begin_write().map_err(backend("open"))?;
+        write.open_table(RUN).map_err(backend("open"))?;
+        write.commit().map_err(backend("open"))?;
+        Ok(Self { database })
+    }
+}
+
+impl Store for Embedded {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = self.database.begin_read().map_err(backend("read"))?;
+        let table = read.open_table(RUN).map_err(backend("read"))?;
+        let value = table.get(key).map_err(backend("read"))?;
+        Ok(value.map(|value| value.value().to_vec()))
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let read = self.database.begin_read().map_err(backend("read"))?;
+        let table = read.open_table(RUN).map_err(backend("read"))?;
+        let mut found = Vec::new();
+        for entry in table.range(prefix..).map_err(backend("read"))? {
+            let (key, value) = entry.map_err(backend("read"))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            found.push((key.value().to_owned(), value.value().to_vec()));
+        }
+        Ok(found)
+    }
+
+    fn transact(&self, guard: &Guard, puts: &[Put]) -> Result<(), StoreError> {
+        let write = self.database.begin_write().map_err(backend("write"))?;
+        {
+            let mut table = write.open_table(RUN).map_err(backend("write"))?;
+            let held = table.get(guard.key.as_str()).map_err(backend("write"))?;
+            if held.map(|value| value.value().to_vec()) != guard.expected {
+                // Dropping the transaction aborts it.
+                return Err(StoreError::GuardFailed { key: guard.key.clone() });
+            }
+            for put in puts {
+                table.insert(put.key.as_str(), put.value.as_slice()).map_err(backend("write"))?;
+            }
+        }
+        write.commit().map_err(backend("write"))
+    }
+}
+
+fn backend<E: Display>(action: &'static str) -> impl Fn(E) -> StoreError {
+    move |error| StoreError::Backend { action, error: error.to_string() }
+}
