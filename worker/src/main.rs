@@ -1,2 +1,32 @@
-//! One worker process.
-fn main() {}
+//! The worker's binary: parse, set up logging, do one command.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+use medevo_worker::{
+    cli::{Cli, Command},
+    generate, init, join, logprobs,
+};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,tarpc=error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // No colour codes in log files.
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let outcome = match cli.command {
+        Command::Join(args) => join::join(args),
+        Command::Generate(args) => generate::generate(&args),
+        Command::Logprobs(args) => logprobs::logprobs(&args),
+        Command::Init(args) => init::init(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("medevo-worker: {error:#}");
+        ExitCode::FAILURE
+    })
+}

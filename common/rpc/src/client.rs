@@ -30,6 +30,9 @@ const ONE_TRY: Duration = Duration::from_secs(10);
 /// Longest wait for a connection to stand.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// With less than this left, another try is not worth it.
+const LAST_TRY: Duration = Duration::from_millis(20);
+
 /// A call without an answer. What the coordinator itself turned down is no [`CallError`], but the
 /// inner result of the call.
 #[derive(Debug, thiserror::Error)]
@@ -279,10 +282,12 @@ impl Client {
         backoff: &mut Backoff,
         last: String,
     ) -> Result<(), CallError> {
-        let pause = backoff.pause();
-        if start.elapsed() + pause >= patience {
+        let left = patience.saturating_sub(start.elapsed());
+        if left < LAST_TRY {
             return Err(self.unreachable(call, start, last));
         }
+        // A pause that would use the patience up still leaves time for a last try.
+        let pause = backoff.pause().min(left / 2);
         tracing::debug!(call, coordinator = %self.address, error = %last, "trying again");
         tokio::time::sleep(pause).await;
         Ok(())

@@ -1,4 +1,5 @@
 //! The client against real servers on loopback: what a worker relies on when the line is bad.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     sync::{
@@ -162,10 +163,12 @@ async fn server_that_comes_late_or_comes_back_is_found() {
             // Long enough for the client's first try to fail.
             tokio::time::sleep(Duration::from_millis(200)).await;
             let listener = TcpListener::bind(place).await.unwrap();
-            tokio::spawn(serve(listener, Scripted::default()))
+            // Wrapped, because the task is to be left running, not awaited.
+            Some(tokio::spawn(serve(listener, Scripted::default())))
         };
         let (answer, server) = tokio::join!(call, late);
         assert!(answer.unwrap().is_ok());
+        let server = server.unwrap();
         server.abort();
         assert!(server.await.unwrap_err().is_cancelled());
     }

@@ -1,0 +1,291 @@
+//! The engine's own state: what it was set up with, what it holds, and what it remembers between calls.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use medevo_collective::Collective;
+use medevo_model::{ModelConfig, Qwen25Vl};
+use medevo_types::{
+    PolicyVersion,
+    messages::{ApplyWork, CheckpointWork, EngineSetup, FileEntry, Holding, RestoreSource},
+    settings::Dtype,
+};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    digest,
+    error::EngineError,
+    features::FeatureCache,
+    gradient::Kept,
+    layout::Row,
+    optimizer_file, peer,
+    prompts::{Prepared, Prompts},
+    sampling::Vocabulary,
+    score,
+    state::{State, load_model},
+};
+
+/// The frozen weights that the KL term measures against.
+struct Reference {
+    dir: PathBuf,
+    model: Qwen25Vl,
+    features: FeatureCache,
+}
+
+/// A worker's weights and all that is done with them. One thread uses it at a time.
+pub struct Engine {
+    pub(crate) setup: EngineSetup,
+    pub(crate) prompts: Prompts,
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) stop_ids: Vec<u32>,
+    vocabulary_size: i64,
+    device: Device,
+    kind: Kind,
+    state: Option<State>,
+    features: FeatureCache,
+    reference: Option<Reference>,
+    holding: Option<Holding>,
+    pub(crate) kept: Option<Kept>,
+}
+
+impl Engine {
+    /// Reads tokenizer, template, processor and configuration. No weights yet.
+    ///
+    /// # Errors
+    /// A file of the model directory that is missing or cannot be used.
+    pub fn new(setup: &EngineSetup, device: Device) -> anyhow::Result<Self> {
+        if setup.threads > 0 {
+            let threads = i32::try_from(setup.threads).context("engine.threads is too large")?;
+            tch::set_num_threads(threads);
+        }
+        let prompts = Prompts::load(&setup.model, setup.max_prompt_tokens)?;
+        let config = ModelConfig::load(&setup.model)?;
+        let size = config.text.vocab_size;
+        let kind = match setup.dtype {
+            Dtype::F32 => Kind::Float,
+            Dtype::Bf16 => Kind::BFloat16,
+        };
+        Ok(Self {
+            vocabulary: Vocabulary::without(prompts.encoder.banned_ids(), size, device),
+            stop_ids: prompts.encoder.stop_ids().to_vec(),
+            setup: setup.clone(),
+            prompts,
+            vocabulary_size: size,
+            device,
+            kind,
+            state: None,
+            features: FeatureCache::new(),
+            reference: None,
+            holding: None,
+            kept: None,
+        })
+    }
+
+    /// Gets weights and moments in place. With [`RestoreSource::Peer`] every rank takes part, and on an error
+    /// each still holds what it held before.
+    ///
+    /// # Errors
+    /// Files that cannot be read, a peer that holds another version, a collective that fails.
+    pub fn restore(
+        &mut self,
+        source: &RestoreSource,
+        policy: PolicyVersion,
+        collective: &mut dyn Collective,
+    ) -> Result<Holding, EngineError> {
+        self.discard();
+        match source {
+            RestoreSource::Model { dir } => {
+                let model = load_model(dir, self.kind, self.device)?;
+                self.take(State::new(model, policy, self.setup.freeze_vision));
+            }
+            RestoreSource::Checkpoint { dir } => {
+                let model = load_model(dir, self.kind, self.device)?;
+                let mut state = State::new(model, policy, self.setup.freeze_vision);
+                let restored = optimizer_file::read(&state, dir)?;
+                state.moments = restored.moments;
+                state.master = restored.master;
+                self.take(state);
+            }
+            RestoreSource::Peer { root } => {
+                // A fresh worker needs tensors of the right shapes; the starting model has them.
+                let fresh = match self.state {
+                    Some(_) => None,
+                    None => {
+                        let model = load_model(&self.setup.model, self.kind, self.device)?;
+                        Some(State::new(model, PolicyVersion(0), self.setup.freeze_vision))
+                    }
+                };
+                let mut state = fresh.or_else(|| self.state.take()).expect("one of the two");
+                let before = state.policy;
+                let had_state = self.holding.is_some();
+                let outcome = peer::broadcast(&mut state, *root, policy, collective);
+                match outcome {
+                    Ok(()) => self.take(state),
+                    Err(e) => {
+                        debug_assert_eq!(before, state.policy, "nothing changed");
+                        if had_state {
+                            self.state = Some(state);
+                        }
+                        return Err(e);
+                    }
+                }
+            }
+        }
+        self.holding().context("weights are in place").map_err(EngineError::Other)
+    }
+
+    fn take(&mut self, state: State) {
+        self.state = Some(state);
+        self.features.clear();
+        self.refresh_holding();
+    }
+
+    fn refresh_holding(&mut self) {
+        self.holding = self.state.as_ref().map(State::holding);
+    }
+
+    /// What this engine holds: none before the first restore.
+    #[must_use]
+    pub fn holding(&self) -> Option<Holding> {
+        self.holding.clone()
+    }
+
+    /// Applies the kept gradient: clips, steps AdamW, and takes the new version's number.
+    ///
+    /// # Errors
+    /// [`EngineError::Stale`] unless a gradient of exactly this generation, step and attempt is kept (INV-2);
+    /// the weights are then untouched.
+    pub fn apply(&mut self, work: &ApplyWork) -> Result<Holding, EngineError> {
+        let Some(kept) = &self.kept else {
+            return Err(EngineError::stale(
+                format!("applying step {}, attempt {}", work.step, work.attempt),
+                "no gradient is kept (none computed, void, or already applied)",
+            ));
+        };
+        kept.check(work)?;
+        let kept = self.kept.take().expect("checked above");
+        let freeze_vision = self.setup.freeze_vision;
+        let state = self.state.as_mut().expect("a gradient is kept only with weights in place");
+        state.step(&kept.gradient, kept.norm, work);
+        if !freeze_vision {
+            self.features.clear();
+        }
+        self.refresh_holding();
+        self.holding().context("weights are in place").map_err(EngineError::Other)
+    }
+
+    /// The kept gradient, normalised and not clipped: the trained parameters' numbers laid end to end, in the
+    /// order of their names, `[numbers]` f32. None when no attempt awaits its commit.
+    #[must_use]
+    pub fn gradient(&self) -> Option<&Tensor> {
+        self.kept.as_ref().map(|kept| &kept.gradient)
+    }
+
+    /// Forgets the kept gradient: its attempt is void.
+    pub fn discard(&mut self) {
+        self.kept = None;
+    }
+
+    /// Writes the weights as a Hugging Face directory with `optimizer.safetensors` beside them, flushed to
+    /// the disk, and lists the files.
+    ///
+    /// # Errors
+    /// A directory that exists and is not empty, another version than asked for, a disk that refuses.
+    pub fn save(&mut self, work: &CheckpointWork) -> Result<Vec<FileEntry>, EngineError> {
+        let what = format!("the checkpoint of step {} in {}", work.step, work.dir.display());
+        self.expect_policy(&what, work.policy)?;
+        let at = || format!("cannot write {what}");
+        std::fs::create_dir_all(&work.dir).with_context(at)?;
+        if std::fs::read_dir(&work.dir).with_context(at)?.next().is_some() {
+            return Err(EngineError::refused(what, "the directory is not empty; name a fresh one"));
+        }
+        let state = self.state()?;
+        state.model.save(&work.dir).with_context(at)?;
+        optimizer_file::write(state, &work.dir)?;
+        Ok(digest::sync_and_list(&work.dir)?)
+    }
+
+    /// Loads weights only, for [`Engine::logprobs`] and [`Engine::generate`].
+    ///
+    /// # Errors
+    /// A directory that is not a model, by the tensor that is missing or misshapen.
+    pub fn load_model(&mut self, dir: &Path) -> anyhow::Result<()> {
+        let model = load_model(dir, self.kind, self.device)?;
+        let state = State::new(model, PolicyVersion(0), self.setup.freeze_vision);
+        state.model.set_requires_grad(false, false);
+        self.take(state);
+        Ok(())
+    }
+
+    /// The weights in place.
+    pub(crate) fn state(&self) -> Result<&State, EngineError> {
+        self.state.as_ref().ok_or_else(no_weights)
+    }
+
+    /// The weights and the cache of their vision features.
+    pub(crate) fn state_and_features(
+        &mut self,
+    ) -> Result<(&State, &mut FeatureCache), EngineError> {
+        Ok((self.state.as_ref().ok_or_else(no_weights)?, &mut self.features))
+    }
+
+    /// Refuses work on other weights than those held.
+    pub(crate) fn expect_policy(
+        &self,
+        what: &str,
+        policy: PolicyVersion,
+    ) -> Result<(), EngineError> {
+        let held = self.state()?.policy;
+        if held == policy {
+            return Ok(());
+        }
+        Err(EngineError::stale(
+            what,
+            format!(
+                "it is for policy version {policy} and this worker holds {held}; restore first"
+            ),
+        ))
+    }
+
+    /// Whether an answer may hold token `id`.
+    pub(crate) fn can_draw(&self, id: u32) -> bool {
+        i64::from(id) < self.vocabulary_size && !self.vocabulary.bans(id)
+    }
+
+    pub(crate) fn freeze_vision(&self) -> bool {
+        self.setup.freeze_vision
+    }
+
+    pub(crate) fn tokens_per_batch(&self) -> usize {
+        self.setup.tokens_per_batch
+    }
+
+    /// Makes the reference weights those in `dir`; they stay until another directory is asked for.
+    pub(crate) fn load_reference(&mut self, dir: &Path) -> Result<(), EngineError> {
+        if self.reference.as_ref().is_some_and(|reference| reference.dir == dir) {
+            return Ok(());
+        }
+        self.reference = None;
+        let model = load_model(dir, self.kind, self.device)?;
+        model.set_requires_grad(false, false);
+        let dir = dir.to_path_buf();
+        self.reference = Some(Reference { dir, model, features: FeatureCache::new() });
+        Ok(())
+    }
+
+    /// Log-probabilities of the rows' answers under the reference, in the batch's order.
+    pub(crate) fn reference_log_probabilities(
+        &mut self,
+        temperature: f64,
+        rows: &[Row],
+        prompts: &[&Prepared],
+    ) -> Result<Vec<f32>, EngineError> {
+        let reference = self.reference.as_mut().context("the reference is loaded first")?;
+        let features = reference.features.of(&reference.model, prompts)?;
+        score::log_probabilities(&reference.model, &self.vocabulary, temperature, rows, &features)
+    }
+}
+
+fn no_weights() -> EngineError {
+    EngineError::stale("work on the model", "no weights are in place; restore first")
+}

@@ -1,0 +1,154 @@
+//! The policy gradient of scored groups: one row a group, `[prompt | y_1 | … | y_K]`, identical candidates
+//! once with their count.
+
+use medevo_types::messages::{Batch as Work, TrainGroup};
+use tch::Tensor;
+
+use crate::{
+    engine::Engine,
+    error::EngineError,
+    features::with_gradient,
+    gradient::{Figure, Sums},
+    layout::{Batch, Row, pack},
+    objective::{TokenTerms, token_loss, token_weight},
+    prompts::Prepared,
+    sampling::entropy,
+    score,
+};
+
+/// Adds the unnormalised gradient and figures of this rank's groups to `sums`, in the groups' order.
+pub(crate) fn accumulate(engine: &mut Engine, work: &Work, sums: &Sums) -> Result<(), EngineError> {
+    let Work::Grpo { objective, temperature, groups, reference, .. } = work else {
+        return Err(EngineError::refused("a policy update", "the batch is a supervised one"));
+    };
+    if groups.is_empty() {
+        return Ok(());
+    }
+    for group in groups {
+        check(engine, group)?;
+    }
+    let uses_reference = objective.beta > 0.0;
+    if uses_reference {
+        let dir = reference.as_deref().ok_or_else(|| {
+            EngineError::refused(
+                "a policy update with beta above 0",
+                "it names no reference weights; send a reference directory or set beta to 0",
+            )
+        })?;
+        engine.load_reference(dir)?;
+    }
+    let mut prepared: Vec<Prepared> = Vec::with_capacity(groups.len());
+    for group in groups {
+        prepared.push(engine.prompts.prepare(&group.prompt)?);
+    }
+    let rows: Vec<Row> =
+        groups.iter().zip(&prepared).map(|(group, prompt)| row(group, prompt)).collect();
+    let lengths: Vec<usize> = rows.iter().map(Row::len).collect();
+    for run in pack(&lengths, engine.tokens_per_batch()) {
+        let (groups, rows) = (&groups[run.clone()], &rows[run.clone()]);
+        let prompts: Vec<&Prepared> = prepared[run].iter().collect();
+        let terms = Terms::new(objective.loss_type, groups);
+        let reference = if uses_reference {
+            engine.reference_log_probabilities(*temperature, rows, &prompts)?
+        } else {
+            Vec::new()
+        };
+        // Split borrows: the cache is changed while the model is read.
+        let freeze_vision = engine.freeze_vision();
+        let (state, cache) = engine.state_and_features()?;
+        let features = if freeze_vision {
+            cache.of(&state.model, &prompts)?
+        } else {
+            with_gradient(&state.model, &prompts)?
+        };
+        let state = engine.state()?;
+        let batch = Batch::new(rows, state.device());
+        let loss = |chunk: &score::Chunk| {
+            let pick = |all: &[f32]| {
+                let picked: Vec<f32> = chunk.tokens.iter().map(|t| all[*t as usize]).collect();
+                Tensor::from_slice(&picked).to_device(chunk.logp.device())
+            };
+            let count = pick(&terms.count);
+            let reference = uses_reference.then(|| pick(&reference));
+            let result = token_loss(
+                &TokenTerms {
+                    logp: &chunk.logp,
+                    old: None,
+                    reference: reference.as_ref(),
+                    advantage: &pick(&terms.advantage),
+                    weight: &pick(&terms.weight),
+                    count: &count,
+                },
+                objective,
+            );
+            let entropy = entropy(&chunk.all).index_select(0, &chunk.source);
+            let ratio = (chunk.logp.detach() - pick(&terms.rollout)).exp();
+            sums.add(Figure::Loss, &result.loss);
+            sums.add(Figure::Kl, &result.kl);
+            sums.add(Figure::Clipped, &result.clipped);
+            sums.add(Figure::Entropy, &entropy.dot(&count));
+            sums.add(Figure::Ratio, &ratio.dot(&count));
+            result.loss
+        };
+        score::backward(&state.model, &engine.vocabulary, *temperature, &batch, &features, loss)?;
+        state.take_gradients(&sums.gradient());
+        sums.add_number(Figure::Tokens, terms.count.iter().map(|c| f64::from(*c)).sum());
+        let answers = groups.iter().flat_map(|group| &group.answers);
+        sums.add_number(Figure::Answers, answers.map(|answer| f64::from(answer.count)).sum());
+    }
+    Ok(())
+}
+
+fn row(group: &TrainGroup, prompt: &Prepared) -> Row {
+    let mut row = Row::new(&prompt.tokens, prompt.length());
+    for answer in &group.answers {
+        row.branch(&prompt.tokens, prompt.length(), &answer.ids);
+    }
+    row
+}
+
+/// What each answer token of some groups brings to the loss, in the batch's order.
+struct Terms {
+    advantage: Vec<f32>,
+    weight: Vec<f32>,
+    count: Vec<f32>,
+    rollout: Vec<f32>,
+}
+
+impl Terms {
+    fn new(loss_type: medevo_types::settings::LossType, groups: &[TrainGroup]) -> Self {
+        let mut terms = Self {
+            advantage: Vec::new(),
+            weight: Vec::new(),
+            count: Vec::new(),
+            rollout: Vec::new(),
+        };
+        for answer in groups.iter().flat_map(|group| &group.answers) {
+            let tokens = answer.ids.len();
+            let to = terms.count.len() + tokens;
+            terms.advantage.resize(to, answer.advantage as f32);
+            terms.weight.resize(to, token_weight(loss_type, answer.count, tokens));
+            terms.count.resize(to, answer.count as f32);
+            terms.rollout.extend_from_slice(&answer.logprobs);
+        }
+        terms
+    }
+}
+
+/// Refuses answers that could not have been drawn.
+fn check(engine: &Engine, group: &TrainGroup) -> Result<(), EngineError> {
+    for (number, answer) in group.answers.iter().enumerate() {
+        let why = if answer.ids.is_empty() {
+            "it has no tokens".to_owned()
+        } else if answer.logprobs.len() != answer.ids.len() {
+            format!("{} tokens but {} log-probabilities", answer.ids.len(), answer.logprobs.len())
+        } else if let Some(id) = answer.ids.iter().find(|id| !engine.can_draw(**id)) {
+            format!("token {id} is banned from answers, or none of the model's")
+        } else {
+            continue;
+        };
+        let what = format!("training on answer {number} of sample {}", group.prompt.sample);
+        return Err(EngineError::refused(what, why));
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tch::Device;
+
+const EXAMPLES: &str = "\
+Examples:
+  MEDEVO_TOKEN=... medevo-worker join --coordinator 10.0.0.5:7000 --worker-id w0 --address 10.0.0.6
+  medevo-worker generate --model DIR --image scan.jpg --question 'Is there a mass?' --greedy --json
+  medevo-worker generate --model DIR --question 'What is MRI?' --n 8 --temperature 0.7 --seed 1
+  medevo-worker logprobs --model DIR --input pairs.jsonl --json
+  medevo-worker init --config ops/demo/tiny-qwen2.5-vl --seed 0 --out /tmp/tiny
+
+Exit codes: 0 done, 1 could not go on (the last line says why), 2 wrong arguments, 143 SIGTERM.
+RUST_LOG sets the log level (error, warn, info, debug); logs go to stderr and hold no questions or answers.";
+
+/// Label-free test-time reinforcement learning: a worker, and its engine by hand.
+#[derive(Debug, Parser)]
+#[command(name = "medevo-worker", version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Join a run and work for it until it is over.
+    Join(JoinArgs),
+    /// Answer one question with a model directory.
+    Generate(GenerateArgs),
+    /// Log-probabilities of given answers, token by token.
+    Logprobs(LogprobsArgs),
+    /// Write a model directory with random weights from a directory without weights.
+    Init(InitArgs),
+}
+
+/// Arguments of `join`.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The coordinator, HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub coordinator: String,
+    /// This worker's name, its own within the run.
+    #[arg(long, value_name = "NAME")]
+    pub worker_id: String,
+    /// Device to compute on.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub device: Device,
+    /// Name or IP address of this host at which the other workers reach it.
+    #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
+    pub address: String,
+    /// File with the run's join token, instead of the environment variable MEDEVO_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How long to wait for a coordinator that is not up yet, seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub join_deadline: u64,
+    /// How long to wait for a coordinator that has gone before leaving, seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub leader_grace: u64,
+    /// Ask the system for SIGTERM when the process that started this one ends (Linux).
+    #[arg(long)]
+    pub die_with_parent: bool,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Hugging Face directory.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Image file; give it several times for several images.
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// The question.
+    #[arg(long, value_name = "TEXT")]
+    pub question: String,
+    /// One greedy answer; this is the default without --n and --temperature.
+    #[arg(long, conflicts_with_all = ["n", "temperature", "seed", "top_p", "top_k"])]
+    pub greedy: bool,
+    /// Answers to draw [default: 1].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub n: Option<u32>,
+    /// Softmax temperature [default: 1].
+    #[arg(long, value_parser = temperature)]
+    pub temperature: Option<f64>,
+    /// Nucleus: the smallest set of tokens whose probability reaches this [default: 1].
+    #[arg(long, value_parser = share)]
+    pub top_p: Option<f64>,
+    /// Keep the k most probable tokens; 0 keeps all [default: 0].
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Seed of the random draws [default: 0].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Longest answer, tokens, the end-of-turn token included.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=32768))]
+    pub max_new_tokens: u32,
+    /// Device to compute on.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub device: Device,
+    /// Print {"prompt_ids": [...], "answers": [{"ids": [...], "text": str, "logprobs": [...]}]}.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `logprobs`.
+#[derive(Debug, Args)]
+pub struct LogprobsArgs {
+    /// Hugging Face directory.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// JSON lines {"image": path or null, "question": str, "answer": str}; "-" reads standard input.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub input: PathBuf,
+    /// Device to compute on.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub device: Device,
+    /// Print a line {"prompt_ids": [...], "answer_ids": [...], "logprobs": [...]} for each.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Directory with config.json, tokenizer and processor files.
+    #[arg(long, value_name = "DIR")]
+    pub config: PathBuf,
+    /// Seed of the weights.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Directory to write; must not exist or be empty.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match text {
+        "cpu" => Ok(Device::Cpu),
+        cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
+            Err("this version computes on the CPU only; use --device cpu".to_owned())
+        }
+        other => Err(format!("there is no device {other}; use --device cpu")),
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let ok = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
+    if ok {
+        Ok(text.to_owned())
+    } else {
+        Err("give it as HOST:PORT, like 127.0.0.1:7000".to_owned())
+    }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(t) if t.is_finite() && t > 0.0 => Ok(t),
+        Ok(_) => {
+            Err("a temperature is above 0; use --greedy for the most probable answer".to_owned())
+        }
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(p) if p > 0.0 && p <= 1.0 => Ok(p),
+        Ok(_) => Err("a share is above 0 and at most 1".to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_the_way_out() {
+        let parse = |args: &str| {
+            Cli::try_parse_from(format!("medevo-worker {args}").split(' '))
+                .map_err(|e| e.to_string())
+        };
+        let join = "join --coordinator 127.0.0.1:7000 --worker-id w0";
+        assert!(parse(join).is_ok());
+        assert!(parse(&format!("{join} --device cuda:0")).unwrap_err().contains("--device cpu"));
+        assert!(parse("join --coordinator 7000 --worker-id w0").unwrap_err().contains("HOST:PORT"));
+        let generate = "generate --model d --question q";
+        assert!(parse(&format!("{generate} --greedy --n 3")).is_err());
+        assert!(parse(&format!("{generate} --temperature 0")).unwrap_err().contains("--greedy"));
+        assert!(parse(&format!("{generate} --n 0")).is_err());
+    }
+}

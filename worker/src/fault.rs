@@ -1,0 +1,137 @@
+//! A switch for tests only: dies by SIGKILL at a named place, as if the host had.
+//!
+//! `MEDEVO_FAULT="[WORKER:]POINT@NUMBER"`, for instance `rollout@3` or `w1:ballot@2`. With a worker's
+//! name only that worker dies; the workers of a local run share one environment. NUMBER is the step of
+//! the directive, or the generation for `form` and `restore`, which belong to no step.
+//!
+//! It works in the first life only: a worker that has joined again in the same process goes on, and
+//! with `MEDEVO_FAULT_ONCE=FILE` so does every later process, because the first one leaves FILE behind.
+
+use std::{path::PathBuf, str::FromStr};
+
+use anyhow::{Context, bail};
+
+/// Where a worker can be made to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Before a communicator is formed.
+    Form,
+    /// Before weights are restored.
+    Restore,
+    /// Before candidates are drawn.
+    Rollout,
+    /// Before a gradient is computed.
+    Update,
+    /// After the gradient is reduced, before the ballot is cast.
+    Ballot,
+    /// Before the optimizer step.
+    Apply,
+    /// After the optimizer step, before it is reported.
+    Applied,
+    /// Before a checkpoint's files are written.
+    Checkpoint,
+}
+
+impl FromStr for Point {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        Ok(match text {
+            "form" => Self::Form,
+            "restore" => Self::Restore,
+            "rollout" => Self::Rollout,
+            "update" => Self::Update,
+            "ballot" => Self::Ballot,
+            "apply" => Self::Apply,
+            "applied" => Self::Applied,
+            "checkpoint" => Self::Checkpoint,
+            other => bail!(
+                "no fault point is called {other}; there are form, restore, rollout, update, ballot, \
+                 apply, applied and checkpoint"
+            ),
+        })
+    }
+}
+
+/// A death that is waiting, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    at: Option<(Point, u64)>,
+    once: Option<PathBuf>,
+}
+
+impl Fault {
+    /// Never dies.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// What the environment asks of `worker`.
+    ///
+    /// # Errors
+    /// The variable cannot be understood: a test that tests nothing is worse than one that fails.
+    pub fn from_env(worker: &str) -> anyhow::Result<Self> {
+        let Some(text) = std::env::var_os("MEDEVO_FAULT") else { return Ok(Self::none()) };
+        let text = text.to_str().context("MEDEVO_FAULT is not text")?;
+        let mut fault = Self::parse(text, worker).context("in MEDEVO_FAULT")?;
+        fault.once = std::env::var_os("MEDEVO_FAULT_ONCE").map(PathBuf::from);
+        Ok(fault)
+    }
+
+    fn parse(text: &str, worker: &str) -> anyhow::Result<Self> {
+        let (name, place) = match text.split_once(':') {
+            Some((name, place)) => (Some(name), place),
+            None => (None, text),
+        };
+        let (point, number) = place
+            .split_once('@')
+            .with_context(|| format!("{text} is not [WORKER:]POINT@NUMBER"))?;
+        let at =
+            (point.parse()?, number.parse().with_context(|| format!("{number} is no number"))?);
+        let meant = name.is_none_or(|name| name == worker);
+        Ok(Self { at: meant.then_some(at), once: None })
+    }
+
+    /// Dies here if it was asked to.
+    pub fn reached(&self, point: Point, number: u64) {
+        if self.at != Some((point, number)) {
+            return;
+        }
+        if let Some(file) = &self.once
+            && std::fs::File::create_new(file).is_err()
+        {
+            return;
+        }
+        tracing::warn!(?point, number, "dying on purpose (MEDEVO_FAULT)");
+        let me = rustix::process::getpid();
+        if let Err(error) = rustix::process::kill_process(me, rustix::process::Signal::KILL) {
+            tracing::error!(%error, "could not die");
+        }
+        // The signal may take a moment to arrive; nothing may happen after this point.
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_strikes_the_worker_that_is_meant() {
+        let at = |text: &str| Fault::parse(text, "w1").unwrap().at;
+        assert_eq!(at("rollout@3"), Some((Point::Rollout, 3)));
+        assert_eq!(at("w1:ballot@2"), Some((Point::Ballot, 2)));
+        assert_eq!(at("w0:ballot@2"), None);
+        for bad in ["rollout", "dance@1", "rollout@x", ""] {
+            assert!(Fault::parse(bad, "w1").is_err(), "{bad}");
+        }
+        // Another place, another step: passes through alive.
+        let fault = Fault::parse("rollout@3", "w1").unwrap();
+        fault.reached(Point::Rollout, 2);
+        fault.reached(Point::Update, 3);
+    }
+}

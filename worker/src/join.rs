@@ -1,0 +1,74 @@
+//! `medevo-worker join`.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use medevo_types::WorkerId;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    agent::{self, Plan},
+    cli::JoinArgs,
+    fault::Fault,
+    port,
+    token::Token,
+};
+
+/// Exit code after SIGTERM, as shells count it.
+const TERMINATED: u8 = 128 + 15;
+
+/// Joins a run and works until it is over, or until SIGTERM.
+///
+/// # Errors
+/// The worker was not let in, lost its coordinator, or its engine broke.
+pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
+    if args.die_with_parent {
+        die_with_parent()?;
+    }
+    let plan = Plan {
+        token: Token::find(args.token_file.as_deref())?,
+        fault: Fault::from_env(&args.worker_id)?,
+        coordinator: args.coordinator,
+        worker: WorkerId(args.worker_id),
+        device: format!("{:?}", args.device).to_lowercase(),
+        address: args.address,
+        join_deadline: Duration::from_secs(args.join_deadline),
+        leader_grace: Duration::from_secs(args.leader_grace),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Control messages only: the engine has a thread of its own.
+        .worker_threads(2)
+        .thread_name("agent")
+        .enable_all()
+        .build()
+        .context("cannot make the agent's runtime")?;
+    let code = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let stopped = tokio::select! {
+            outcome = agent::run(plan, port::on_device(args.device)) => {
+                tracing::info!(reason = outcome?, "leaving: the run is over for this worker");
+                return anyhow::Ok(ExitCode::SUCCESS);
+            }
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = stopped, "leaving");
+        Ok(ExitCode::from(TERMINATED))
+    })?;
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+/// Has this process sent SIGTERM when its parent ends, so that a killed launcher leaves nothing behind.
+/// Call it on the main thread. A parent that has ended already is noticed by the join deadline.
+#[cfg(target_os = "linux")]
+fn die_with_parent() -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .context("cannot ask for a signal at the parent's death (--die-with-parent)")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent() -> anyhow::Result<()> {
+    anyhow::bail!("--die-with-parent works on Linux only; leave it out")
+}

@@ -1,0 +1,20 @@
+//! One worker process: it joins a run, keeps its lease, does what the coordinator directs, and reports.
+//!
+//! The [`agent`] asks for directives and sends reports; the [`lease`] thread keeps the worker in the
+//! roster however busy the engine is; one engine thread owns every tensor. [`port`] is the seam between
+//! that thread and the engine.
+
+pub mod agent;
+pub mod cli;
+mod directive;
+mod engine_thread;
+mod executor;
+pub mod fault;
+pub mod generate;
+pub mod init;
+pub mod join;
+pub mod lease;
+pub mod logprobs;
+pub mod port;
+mod rendezvous;
+pub mod token;

@@ -1,0 +1,107 @@
+//! The seam between the agent and the engine: what a directive may ask of whoever holds the weights.
+
+use medevo_collective::Collective;
+use medevo_engine::EngineError;
+use medevo_types::{
+    PolicyVersion,
+    messages::{
+        ApplyWork, Ballot, CheckpointWork, EngineSetup, FileEntry, Group, Holding, RestoreSource,
+        RolloutUnit, UpdateWork,
+    },
+};
+
+/// The one owner of weights, moments and gradients. It lives and dies on the engine thread.
+pub trait Engine {
+    /// Gets weights and moments into place.
+    ///
+    /// # Errors
+    /// The source cannot be read or does not fit, or the collective failed.
+    fn restore(
+        &mut self,
+        source: &RestoreSource,
+        policy: PolicyVersion,
+        collective: &mut dyn Collective,
+    ) -> Result<Holding, EngineError>;
+
+    /// What is in memory.
+    fn holding(&mut self) -> Option<Holding>;
+
+    /// Draws a group for each prompt.
+    ///
+    /// # Errors
+    /// Other weights are held, or a prompt cannot be answered.
+    fn rollout(&mut self, unit: &RolloutUnit) -> Result<Vec<Group>, EngineError>;
+
+    /// Computes and reduces a gradient and keeps it; the weights stay as they are.
+    ///
+    /// # Errors
+    /// The work does not fit what is held, or the collective failed.
+    fn update(
+        &mut self,
+        work: &UpdateWork,
+        collective: &mut dyn Collective,
+    ) -> Result<Ballot, EngineError>;
+
+    /// Steps the optimizer with the kept gradient.
+    ///
+    /// # Errors
+    /// The kept gradient is not the one that was voted for (INV-2).
+    fn apply(&mut self, work: &ApplyWork) -> Result<Holding, EngineError>;
+
+    /// Forgets the kept gradient.
+    fn discard(&mut self);
+
+    /// Writes a checkpoint's files.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    fn save(&mut self, work: &CheckpointWork) -> Result<Vec<FileEntry>, EngineError>;
+}
+
+/// Makes an engine; called on the engine thread, once for each setup.
+pub type Build = Box<dyn FnMut(&EngineSetup) -> anyhow::Result<Box<dyn Engine>> + Send>;
+
+/// Builds the real engine on `device`.
+#[must_use]
+pub fn on_device(device: tch::Device) -> Build {
+    Box::new(move |setup| Ok(Box::new(medevo_engine::Engine::new(setup, device)?)))
+}
+
+impl Engine for medevo_engine::Engine {
+    fn restore(
+        &mut self,
+        source: &RestoreSource,
+        policy: PolicyVersion,
+        collective: &mut dyn Collective,
+    ) -> Result<Holding, EngineError> {
+        Self::restore(self, source, policy, collective)
+    }
+
+    fn holding(&mut self) -> Option<Holding> {
+        Self::holding(self)
+    }
+
+    fn rollout(&mut self, unit: &RolloutUnit) -> Result<Vec<Group>, EngineError> {
+        Self::rollout(self, unit)
+    }
+
+    fn update(
+        &mut self,
+        work: &UpdateWork,
+        collective: &mut dyn Collective,
+    ) -> Result<Ballot, EngineError> {
+        Self::update(self, work, collective)
+    }
+
+    fn apply(&mut self, work: &ApplyWork) -> Result<Holding, EngineError> {
+        Self::apply(self, work)
+    }
+
+    fn discard(&mut self) {
+        Self::discard(self);
+    }
+
+    fn save(&mut self, work: &CheckpointWork) -> Result<Vec<FileEntry>, EngineError> {
+        Self::save(self, work)
+    }
+}
