@@ -146,9 +146,17 @@ pub struct SftStage {
     pub steps: u64,
     /// Examples a step, over all workers.
     pub batch: usize,
+    /// So many consecutive questions of the file stay together in a step. Where they are about one image,
+    /// it is encoded once for all of them.
+    #[serde(default = "one")]
+    pub together: usize,
     /// AdamW.
     #[serde(default)]
     pub optimizer: OptimizerSettings,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Med-Evo: label-free reinforcement learning.

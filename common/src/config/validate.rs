@@ -173,6 +173,7 @@ impl Rules {
                     self.data_name(config, &sft.data, &at("data"));
                     self.at_least_one(sft.steps, &at("steps"));
                     self.at_least_one(sft.batch as u64, &at("batch"));
+                    self.at_least_one(sft.together as u64, &at("together"));
                     self.optimizer(&sft.optimizer, &at("optimizer"));
                 }
                 StageSection::Rl(rl) => {

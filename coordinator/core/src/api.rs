@@ -95,6 +95,8 @@ pub enum StageKind {
         samples: usize,
         /// Examples a step, over all ranks.
         batch: usize,
+        /// Consecutive samples that stay together in the order.
+        together: usize,
         /// Steps.
         steps: u64,
         /// Optimizer.

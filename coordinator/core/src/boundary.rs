@@ -61,7 +61,9 @@ impl Core {
         }
         let (needs_reference, sft) = match &stage.kind {
             StageKind::Rl { objective, .. } => (objective.beta > 0.0, None),
-            StageKind::Sft { samples, batch, .. } => (false, Some((*batch, *samples))),
+            StageKind::Sft { samples, batch, together, .. } => {
+                (false, Some((*batch, *samples, *together)))
+            }
             StageKind::Evaluate { .. } => return,
         };
         if needs_reference && self.reference.is_none() {
@@ -73,8 +75,9 @@ impl Core {
         }
         self.announce_stage(at.stage, out);
         let work = match sft {
-            Some((batch, samples)) => {
-                let chosen = step_samples(self.spec.seed, at.stage, at.stage_step, batch, samples);
+            Some((batch, samples, together)) => {
+                let (seed, step) = (self.spec.seed, at.stage_step);
+                let chosen = step_samples(seed, at.stage, step, batch, samples, together);
                 Work::Learn(Box::new(Learn {
                     at,
                     batch: Batch::Sft(chosen),

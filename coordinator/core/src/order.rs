@@ -11,8 +11,9 @@ use crate::SampleIndex;
 /// The samples of a stage's `step` (from 1), `per_step` of them out of `samples`.
 ///
 /// The stage walks through its data in epochs. Each epoch is a permutation of all samples, drawn from
-/// ChaCha8 keyed by (seed, stage, epoch). A step may straddle two epochs, so with small data one sample
-/// may occur twice in it. Empty data gives no samples.
+/// ChaCha8 keyed by (seed, stage, epoch); `together` consecutive samples stay neighbours in it, so that
+/// the questions about one image meet in one step and the image is encoded once. A step may straddle
+/// two epochs, so with small data one sample may occur twice in it. Empty data gives no samples.
 #[must_use]
 pub fn step_samples(
     seed: u64,
@@ -20,6 +21,7 @@ pub fn step_samples(
     step: u64,
     per_step: usize,
     samples: usize,
+    together: usize,
 ) -> Vec<SampleIndex> {
     if samples == 0 || per_step == 0 {
         return Vec::new();
@@ -30,7 +32,7 @@ pub fn step_samples(
     let mut epoch = first / size;
     let mut at = (first % size) as usize;
     while chosen.len() < per_step {
-        let order = permutation(seed, stage as u64, epoch, samples);
+        let order = permutation(seed, stage as u64, epoch, samples, together.max(1));
         let take = (samples - at).min(per_step - chosen.len());
         chosen.extend_from_slice(&order[at..at + take]);
         epoch += 1;
@@ -39,19 +41,28 @@ pub fn step_samples(
     chosen
 }
 
-/// Fisher–Yates over `0..samples`.
-fn permutation(seed: u64, stage: u64, epoch: u64, samples: usize) -> Vec<SampleIndex> {
+/// Fisher–Yates over the blocks of `together` consecutive samples in `0..samples`.
+fn permutation(
+    seed: u64,
+    stage: u64,
+    epoch: u64,
+    samples: usize,
+    together: usize,
+) -> Vec<SampleIndex> {
     let mut key = [0_u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&stage.to_le_bytes());
     key[16..24].copy_from_slice(&epoch.to_le_bytes());
     key[24..].copy_from_slice(b"samples.");
     let mut random = ChaCha8Rng::from_seed(key);
-    let mut order: Vec<SampleIndex> = (0..samples).collect();
-    for last in (1..samples).rev() {
-        order.swap(last, below(&mut random, last as u64 + 1) as usize);
+    let mut blocks: Vec<usize> = (0..samples.div_ceil(together)).collect();
+    for last in (1..blocks.len()).rev() {
+        blocks.swap(last, below(&mut random, last as u64 + 1) as usize);
     }
-    order
+    blocks
+        .into_iter()
+        .flat_map(|block| block * together..samples.min((block + 1) * together))
+        .collect()
 }
 
 /// A uniform number in `0..bound`, without the bias of a plain remainder.

@@ -21,7 +21,7 @@ impl Core {
         else {
             return None;
         };
-        let chosen = step_samples(self.spec.seed, at.stage, at.stage_step, *questions, *samples);
+        let chosen = step_samples(self.spec.seed, at.stage, at.stage_step, *questions, *samples, 1);
         let brief = Brief {
             policy: self.policy,
             step: at.step,

@@ -123,6 +123,7 @@ pub fn resolve(
                     data,
                     samples,
                     batch: stage.batch,
+                    together: stage.together,
                     steps: stage.steps,
                     optimizer: stage.optimizer.clone(),
                 };

@@ -17,6 +17,7 @@ pub fn whole() -> RunSpec {
                     data: 0,
                     samples: 9,
                     batch: 4,
+                    together: 2,
                     steps: 2,
                     optimizer: OptimizerSettings::default(),
                 },
