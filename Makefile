@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup build demo demo-full test lint docs goldens clean
+.PHONY: help setup build demo demo-full test lint docs goldens peers clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,8 +27,18 @@ lint: setup ## formatting, clippy with warnings denied, licences
 docs: build ## docs/config.md from the code
 	target/debug/medevo-coord docs config > docs/config.md
 
-goldens: ## remake the golden numbers with transformers and TRL (needs network; see tests/golden/README.md)
-	tests/golden/make
+.peers/bin/python: tests/peers/requirements.txt
+	python3 -m venv .peers
+	.peers/bin/pip install -q -r tests/peers/requirements.txt
+	touch $@
+
+goldens: .peers/bin/python ## remake the golden numbers with transformers and TRL (downloads them into .peers)
+	.peers/bin/python tests/golden/make_model_goldens.py
+	.peers/bin/python tests/golden/make_loss_goldens.py
+
+peers: build .peers/bin/python ## hold the worker and its checkpoints against transformers (downloads it into .peers)
+	.peers/bin/python tests/peers/model_round_trip.py
+	.peers/bin/python tests/peers/check.py
 
 clean: ## what the build and the demo made; .venv stays
 	rm -rf target runs

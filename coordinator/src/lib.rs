@@ -9,4 +9,5 @@ pub mod progress;
 pub mod report;
 pub mod rpc;
 pub mod run_dir;
+mod say;
 pub mod store;

@@ -93,7 +93,10 @@ impl<W: Write> Progress<W> {
 #[must_use]
 pub fn line(status: &Status) -> String {
     let view = &status.view;
-    let mut parts = vec![format!("step {}/{}", view.step, view.total_steps), view.phase.clone()];
+    // When nothing has been done yet, the sentence on what the run waits for is the progress.
+    let waiting = status.figures.is_empty() && !view.explain.is_empty();
+    let doing = if waiting { &view.explain } else { &view.phase };
+    let mut parts = vec![format!("step {}/{}", view.step, view.total_steps), doing.clone()];
     if !view.stage.is_empty() {
         parts.insert(0, view.stage.clone());
     }
@@ -113,10 +116,6 @@ pub fn line(status: &Status) -> String {
     }
     if let Some(left) = status.eta_s {
         parts.push(format!("{} left", human_duration(left)));
-    }
-    // When nothing moves, the sentence on what the run waits for is the progress.
-    if status.figures.is_empty() && !view.explain.is_empty() {
-        parts.push(view.explain.clone());
     }
     parts.join("  ")
 }

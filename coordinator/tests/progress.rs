@@ -44,7 +44,7 @@ fn the_line_says_where_the_run_is() {
     );
     let mut waiting = status("adapt", 0);
     waiting.figures.clear();
-    assert!(line(&waiting).ends_with("waiting on w1"));
+    assert!(line(&waiting).contains("step 0/150  waiting on w1"));
 }
 
 #[test]

@@ -111,6 +111,7 @@ fn recovery_adds_the_records_up() {
     let found = recover(store, dir.path()).expect("a term");
     assert_eq!(found.recovered.generation, Generation(5), "INV-3: no generation may come again");
     assert_eq!(found.recovered.committed, Step(2));
+    assert_eq!(found.recovered.reached, Step(3), "its checkpoint's directory may exist");
     assert_eq!(found.outcome, Some(Outcome::Done));
     assert_eq!(found.recovered.checkpoint, None);
 }
@@ -127,6 +128,7 @@ fn inv_5_a_checkpoint_that_is_not_whole_is_passed_over_loudly() {
         position: Position { stage: 0, done: 2 },
         holding: Digest("h".into()),
         reference: None,
+        untrained: false,
     };
     first.journal.append(&[commit(1), commit(2), Record::Checkpoint(absent)]).expect("a write");
     let found = recover(store, dir.path()).expect("a term");

@@ -35,17 +35,6 @@ fn refused_early(lab: &Lab, words: &[&str]) {
     assert!(!lab.run_dir("run").exists(), "nothing half-written: {}", said.said());
 }
 
-fn an_image(lab: &Lab) -> String {
-    let imgs = lab.path("data/target/imgs");
-    let mut names: Vec<_> = std::fs::read_dir(&imgs)
-        .expect("images")
-        .flatten()
-        .map(|e| e.path().join("source.jpg"))
-        .collect();
-    names.sort();
-    names[0].to_string_lossy().into_owned()
-}
-
 fn folder_of(path: &str) -> String {
     let folder = Path::new(path).parent().and_then(Path::file_name).expect("a folder");
     folder.to_string_lossy().into_owned()
@@ -54,7 +43,7 @@ fn folder_of(path: &str) -> String {
 #[test]
 fn a_missing_image() {
     let lab = Lab::new();
-    let image = an_image(&lab);
+    let image = lab.an_image();
     std::fs::remove_file(&image).expect("removed");
     refused_early(&lab, &["test.json:", &folder_of(&image)]);
 }
@@ -62,7 +51,7 @@ fn a_missing_image() {
 #[test]
 fn a_truncated_jpeg() {
     let lab = Lab::new();
-    let image = an_image(&lab);
+    let image = lab.an_image();
     let bytes = std::fs::read(&image).expect("an image");
     std::fs::write(&image, &bytes[..bytes.len() / 2]).expect("cut");
     refused_early(&lab, &["test.json:", &folder_of(&image)]);

@@ -3,7 +3,7 @@
 use medevo_tests::{
     history::History,
     lab::{Lab, STEPS},
-    process::{finish, must, processes_naming, until, wait},
+    process::{finish, processes_naming, signal, wait},
 };
 
 /// Fails when an interrupted run loses its place, leaves a process, or ends with another exit code.
@@ -14,13 +14,8 @@ fn ctrl_c_drains_and_resume_goes_on() {
     let mut command = lab.launch("run", 2);
     command.args(["--set", "stage.adapt.steps=400"]);
     let child = command.spawn().expect("the coordinator starts");
-    until("two label-free steps", || {
-        std::fs::read_to_string(dir.join("events.jsonl"))
-            .is_ok_and(|t| t.lines().filter(|l| l.contains("\"step_committed\"")).count() >= 6)
-    });
-    let mut kill = std::process::Command::new("kill");
-    kill.args(["-INT", &child.id().to_string()]);
-    must(kill);
+    lab.until_committed("run", 6);
+    signal(child.id(), "INT");
     let said = wait(child).expect_code(3);
     assert_eq!(processes_naming(&dir), Vec::<String>::new(), "nothing is left: {}", said.said());
     let history = History::read(&dir);

@@ -29,8 +29,7 @@ fn kill_at(points: &[&str]) {
 }
 
 fn weights(run_dir: &Path) -> Vec<u8> {
-    let path = run_dir.join(format!("checkpoints/step-{STEPS:06}/model.safetensors"));
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"))
+    History::read(run_dir).last_weights(run_dir)
 }
 
 #[test]

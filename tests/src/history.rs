@@ -1,6 +1,9 @@
 //! `events.jsonl` of a run, and the invariants that can be read off it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -21,6 +24,18 @@ impl History {
                 .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{path:?}: {e}: {l}")))
                 .collect(),
         )
+    }
+
+    /// The events of a run that is under way: none before there is a file, none of a line that is being
+    /// written.
+    ///
+    /// # Panics
+    /// When a whole line is no JSON object.
+    #[must_use]
+    pub fn read_so_far(run_dir: &Path) -> Self {
+        let text = std::fs::read_to_string(run_dir.join("events.jsonl")).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        Self(whole.lines().map(|l| serde_json::from_str(l).expect("a JSON object")).collect())
     }
 
     /// The events of one kind.
@@ -65,6 +80,28 @@ impl History {
         let last = self.0.last().expect("a run has events");
         let over = self.of("finished").last().unwrap_or(last);
         assert!(over.to_string().to_lowercase().contains("done"), "the run is done: {over}");
+    }
+
+    /// The directory of the checkpoint that was published last. A try that was made again has a name of its
+    /// own (step-000010-101), so the event tells where it lies.
+    ///
+    /// # Panics
+    /// When none was published.
+    #[must_use]
+    pub fn last_checkpoint(&self, run_dir: &Path) -> PathBuf {
+        let event = self.of("checkpoint_published").last().expect("a published checkpoint");
+        let dir = Path::new(event["dir"].as_str().expect("it names its directory"));
+        run_dir.join("checkpoints").join(dir.file_name().expect("a name"))
+    }
+
+    /// The last checkpoint's weights.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    #[must_use]
+    pub fn last_weights(&self, run_dir: &Path) -> Vec<u8> {
+        let path = self.last_checkpoint(run_dir).join("model.safetensors");
+        std::fs::read(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"))
     }
 
     /// A figure of every committed step, by step.

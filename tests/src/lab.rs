@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::process::{Finished, coord, finish, must, worker};
+use crate::process::{Finished, coord, finish, must, until, worker};
 
 /// A folder with data and a model, and what a test needs to run on them.
 pub struct Lab {
@@ -39,6 +39,17 @@ impl Lab {
         self.root.path().join(name).to_string_lossy().into_owned()
     }
 
+    /// A target image, the same one every time.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn an_image(&self) -> String {
+        let folders = std::fs::read_dir(self.path("data/target/imgs")).expect("images");
+        let images = folders.flatten().map(|folder| folder.path().join("source.jpg"));
+        images.min().expect("an image").to_string_lossy().into_owned()
+    }
+
     /// The run directory of run `name`.
     #[must_use]
     pub fn run_dir(&self, name: &str) -> PathBuf {
@@ -57,6 +68,16 @@ impl Lab {
     #[must_use]
     pub fn run(&self, name: &str, workers: usize) -> Finished {
         finish(self.launch(name, workers)).expect_code(0)
+    }
+
+    /// Waits until run `name` has committed `steps` steps.
+    pub fn until_committed(&self, name: &str, steps: usize) {
+        let events = self.run_dir(name).join("events.jsonl");
+        until(&format!("{steps} steps"), || {
+            std::fs::read_to_string(&events).is_ok_and(|text| {
+                text.lines().filter(|line| line.contains("\"step_committed\"")).count() >= steps
+            })
+        });
     }
 
     /// `medevo-coord resume` of run directory `name`.

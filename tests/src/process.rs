@@ -132,9 +132,9 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Command lines of live processes that name `path`; zombies have none.
-#[must_use]
-pub fn processes_naming(path: &Path) -> Vec<String> {
+/// Live processes of this workspace that name `path` in their arguments or write to a file under it, as
+/// a worker writes to its log: process id and command line. Zombies have neither.
+fn processes(path: &Path) -> Vec<(u32, String)> {
     let needle = path.to_string_lossy().into_owned();
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir("/proc") else { return found };
@@ -143,14 +143,42 @@ pub fn processes_naming(path: &Path) -> Vec<String> {
         if pid == std::process::id() {
             continue;
         }
-        let read = |f: &str| std::fs::read(entry.path().join(f)).unwrap_or_default();
-        let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-        let environ = String::from_utf8_lossy(&read("environ")).into_owned();
-        if line.contains("medevo-") && (line.contains(&needle) || environ.contains(&needle)) {
-            found.push(format!("{pid}: {line}"));
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let writes =
+            std::fs::read_link(entry.path().join("fd/2")).is_ok_and(|f| f.starts_with(path));
+        if line.contains("medevo-") && (line.contains(&needle) || writes) {
+            found.push((pid, line));
         }
     }
     found
+}
+
+/// Live processes of the run in `path`, for messages.
+#[must_use]
+pub fn processes_naming(path: &Path) -> Vec<String> {
+    processes(path).into_iter().map(|(pid, line)| format!("{pid}: {line}")).collect()
+}
+
+/// The process id of a live worker of the run in `run_dir`.
+///
+/// # Panics
+/// When there is none of that name.
+#[must_use]
+pub fn worker_pid(run_dir: &Path, worker: &str) -> u32 {
+    let log = run_dir.join(format!("logs/worker-{worker}.log"));
+    let found = processes(&log);
+    found.first().unwrap_or_else(|| panic!("worker {worker} is not running")).0
+}
+
+/// Sends a signal ("STOP", "CONT") to a process.
+///
+/// # Panics
+/// When it cannot be sent.
+pub fn signal(pid: u32, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.args([&format!("-{name}"), &pid.to_string()]);
+    let _ = must(kill);
 }
 
 /// Output of a command that must succeed.

@@ -15,11 +15,7 @@ use medevo_types::{
 };
 
 use crate::{
-    directive::{name, report_name},
-    engine_thread::EngineThread,
-    fault::Fault,
-    lease::Lease,
-    port::Build,
+    directive::name, engine_thread::EngineThread, fault::Fault, lease::Lease, port::Build,
     token::Token,
 };
 
@@ -230,7 +226,7 @@ async fn report(
     match client.report(&envelope, plan.leader_grace).await {
         Err(CallError::Unsendable { reason, .. }) => {
             envelope.body = Report::Failed {
-                what: report_name(&envelope.body).to_owned(),
+                what: envelope.body.name().to_owned(),
                 error: format!(
                     "the report cannot be sent: {reason}; lower prompts_per_unit or sampling.n"
                 ),
@@ -274,7 +270,7 @@ fn log_failure(envelope: &Envelope) {
         Report::Failed { what, error, retryable } => {
             tracing::warn!(generation, step, what, error, retryable, "a directive failed");
         }
-        done => tracing::debug!(generation, step, report = report_name(done), "done"),
+        done => tracing::debug!(generation, step, report = done.name(), "done"),
     }
 }
 

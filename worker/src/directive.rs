@@ -49,17 +49,3 @@ pub(crate) fn name(directive: &Directive) -> &'static str {
         Directive::Stop { .. } => "stop",
     }
 }
-
-/// A report's name for logs.
-pub(crate) fn report_name(report: &Report) -> &'static str {
-    match report {
-        Report::Formed { .. } => "formed",
-        Report::Restored { .. } => "restored",
-        Report::RolloutDone { .. } => "rollout_done",
-        Report::Ballot(_) => "ballot",
-        Report::Applied { .. } => "applied",
-        Report::CheckpointWritten { .. } => "checkpoint_written",
-        Report::CollectiveFailed { .. } => "collective_failed",
-        Report::Failed { .. } => "failed",
-    }
-}

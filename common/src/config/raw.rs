@@ -239,7 +239,7 @@ pub struct ClusterSection {
     pub starve_s: f64,
     /// Deadline of one collective operation, seconds; below every phase deadline.
     pub collective_timeout_s: f64,
-    /// Deadline of forming a communicator, seconds.
+    /// Deadline of forming a communicator, seconds, on top of what a worker may still be busy with.
     pub form_s: f64,
     /// Deadline of getting weights in place, seconds.
     pub restore_s: f64,

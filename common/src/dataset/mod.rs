@@ -5,7 +5,6 @@
 
 mod check;
 mod field;
-mod jpeg;
 mod jsonl;
 mod load;
 mod picture;

@@ -3,13 +3,12 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    io::Cursor,
     path::{Path, PathBuf},
 };
 
-use image::{ImageError, ImageFormat, ImageReader};
+use medevo_picture::PictureError;
 
-use super::{DataProblem, jpeg, reader::Rows};
+use super::{DataProblem, reader::Rows};
 
 /// How closely to look.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +59,7 @@ fn fault(path: &Path, look: Look) -> Option<String> {
         Ok(_) => {}
     }
     match extension.as_str() {
-        "dcm" | "dicom" => return Some(DICOM.into()),
+        "dcm" | "dicom" => return Some(PictureError::Dicom.to_string()),
         "nii" | "gz" | "nrrd" | "mha" => {
             return Some("volumes are not read: convert the slices to PNG".into());
         }
@@ -69,36 +68,5 @@ fn fault(path: &Path, look: Look) -> Option<String> {
     if look == Look::Present {
         return None;
     }
-    match fs::read(path) {
-        Ok(bytes) => decode_fault(&bytes),
-        Err(error) => Some(format!("cannot be read: {error}")),
-    }
-}
-
-const DICOM: &str = "DICOM is not read yet: convert it to PNG";
-
-/// Decodes an image and says what went wrong.
-fn decode_fault(bytes: &[u8]) -> Option<String> {
-    if bytes.is_empty() {
-        return Some("the file is empty".into());
-    }
-    if bytes.get(128..132) == Some(b"DICM") {
-        return Some(DICOM.into());
-    }
-    let format = match image::guess_format(bytes) {
-        Ok(format) => format,
-        Err(_) => {
-            return Some("is none of the formats that are read (JPEG, PNG, BMP, TIFF)".into());
-        }
-    };
-    if format == ImageFormat::Jpeg && !jpeg::is_whole(bytes) {
-        return Some("the JPEG is truncated: copy it again from its source".into());
-    }
-    match ImageReader::with_format(Cursor::new(bytes), format).decode() {
-        Ok(_) => None,
-        Err(ImageError::Unsupported(_)) => {
-            Some(format!("{format:?} in this variant is not read: convert it to PNG"))
-        }
-        Err(error) => Some(format!("the {format:?} cannot be decoded: {error}")),
-    }
+    medevo_picture::open(path).err().map(|error| error.to_string())
 }

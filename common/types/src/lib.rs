@@ -2,6 +2,7 @@
 
 pub mod ids;
 pub mod messages;
+mod names;
 pub mod settings;
 
 pub use ids::*;

@@ -161,8 +161,10 @@ pub struct Recovered {
     pub term: Term,
     /// The last generation ever opened.
     pub generation: Generation,
-    /// The last step whose commit is on record.
+    /// The last step whose commit is on record and was not rolled back.
     pub committed: Step,
+    /// The last step that was ever committed, rolled back or not: directories of its checkpoints may exist.
+    pub reached: Step,
     /// The checkpoint that the pointer names and whose hashes were found good.
     pub checkpoint: Option<CheckpointRef>,
     /// Checkpoint at the start of the current rl stage, if it has begun and is not the model itself.
@@ -186,6 +188,10 @@ pub struct CheckpointRef {
     pub holding: Digest,
     /// KL reference of the stage that it lies in.
     pub reference: Option<PathBuf>,
+    /// No update of the stage that it lies in has been made yet (its steps so far were passed): the first
+    /// one must start the optimizer's moments from zero. Records of earlier versions say nothing of it.
+    #[serde(default)]
+    pub untrained: bool,
 }
 
 /// Something that happened.

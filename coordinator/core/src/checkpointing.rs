@@ -71,6 +71,8 @@ impl Core {
             position: self.position,
             holding,
             reference: self.reference.clone().filter(|_| self.position.done > 0),
+            untrained: self.position.done > 0
+                && self.stage_start == Some((self.position.stage, self.policy)),
         }
     }
 

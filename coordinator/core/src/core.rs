@@ -32,7 +32,9 @@ pub struct Core {
     pub(crate) position: Position,
     /// Last step that is committed and not rolled back.
     pub(crate) committed: Step,
-    /// Last step that an earlier term had committed: its checkpoint directories may exist.
+    /// Last step whose commit an earlier term left standing; what lies beyond the checkpoint is void.
+    pub(crate) recorded: Step,
+    /// Last step that an earlier term had ever committed: its checkpoint directories may exist.
     pub(crate) reached: Step,
     /// Version of the weights.
     pub(crate) policy: PolicyVersion,
@@ -73,7 +75,8 @@ impl Core {
             phase: Phase::Starting,
             position: Position::default(),
             committed: Step(0),
-            reached: recovered.committed,
+            recorded: recovered.committed,
+            reached: recovered.reached.max(recovered.committed),
             policy: PolicyVersion(0),
             weights: Weights::Unknown,
             checkpoint: recovered.checkpoint,
@@ -137,8 +140,8 @@ impl Core {
     /// for its workers are gone.
     fn begin(&mut self, now: Millis, out: &mut Output) {
         out.events.push(Event::Started { term: self.term, step: self.committed });
-        if self.reached > self.committed {
-            let (from, to) = (self.reached, self.committed);
+        if self.recorded > self.committed {
+            let (from, to) = (self.recorded, self.committed);
             let reason = "the coordinator was started again".to_owned();
             out.records.push(Record::Rollback { step: to });
             out.events.push(Event::RolledBack { from, to, reason });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use medevo_types::messages::Holding;
+use medevo_types::messages::{Holding, Member};
 
 use crate::{
     Core, Event, Millis, Output, Record,
@@ -86,6 +86,7 @@ impl Core {
             let turn = save.failures as usize % members.len().max(1);
             members.rotate_left(turn);
         }
+        let deadline = now + self.spec.deadlines.form_ms + self.rest_of_work(&members);
         self.seats.generation = self.seats.generation.next();
         self.seats.ranks =
             members.into_iter().map(|member| Seat { member, present: true }).collect();
@@ -95,9 +96,21 @@ impl Core {
             workers: self.seats.ranks.iter().map(|s| s.member.tag.worker.clone()).collect(),
             reason: gathering.reason,
         });
-        let deadline = now + self.spec.deadlines.form_ms;
         let linking = Linking { work: gathering.work, formed: BTreeMap::new(), deadline };
         self.enter(now, Phase::Linking(linking), out);
+    }
+
+    /// How long members may be busy before they can look at a new roster: an engine does one thing at a
+    /// time and cannot be interrupted. One that held a seat may be in the middle of its work, one that has
+    /// just joined in the middle of loading the model. Both keep their leases meanwhile, so a dead one is
+    /// noticed long before.
+    fn rest_of_work(&self, members: &[Member]) -> Millis {
+        let deadlines = &self.spec.deadlines;
+        let seated = members.iter().filter(|member| self.seats.rank(&member.tag).is_some()).count();
+        let working = deadlines.unit_ms.max(deadlines.update_ms).max(deadlines.restore_ms);
+        let loading = deadlines.restore_ms;
+        let work = if seated > 0 { working } else { 0 };
+        work.max(if seated < members.len() { loading } else { 0 })
     }
 
     /// A rank has made its communicator, or could not.

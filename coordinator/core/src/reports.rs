@@ -10,20 +10,6 @@ use crate::{
     phase::{Answer, Phase},
 };
 
-/// Name of a report in events.
-fn report_name(report: &Report) -> &'static str {
-    match report {
-        Report::Formed { .. } => "formed",
-        Report::Restored { .. } => "restored",
-        Report::RolloutDone { .. } => "rollout_done",
-        Report::Ballot(_) => "ballot",
-        Report::Applied { .. } => "applied",
-        Report::CheckpointWritten { .. } => "checkpoint_written",
-        Report::CollectiveFailed { .. } => "collective_failed",
-        Report::Failed { .. } => "failed",
-    }
-}
-
 impl Core {
     /// Takes a report, or turns it away with its reason counted and on the event stream.
     pub(crate) fn report(
@@ -32,7 +18,7 @@ impl Core {
         envelope: Envelope,
         out: &mut Output,
     ) -> Result<(), Rejection> {
-        let (worker, report) = (envelope.from.worker.clone(), report_name(&envelope.body));
+        let (worker, report) = (envelope.from.worker.clone(), envelope.body.name());
         let taken = self.take_report(now, envelope, out);
         if let Err(reason) = taken {
             self.count_rejection(reason);

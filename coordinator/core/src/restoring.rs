@@ -102,6 +102,8 @@ impl Core {
                 self.committed = checkpoint.step;
                 self.weights = Weights::Known(checkpoint.holding.clone());
                 self.reference = checkpoint.reference.clone();
+                self.stage_start =
+                    checkpoint.untrained.then_some((checkpoint.position.stage, checkpoint.policy));
             }
             None => {
                 self.position = Position::default();

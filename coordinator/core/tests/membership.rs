@@ -99,9 +99,10 @@ fn who_does_not_form_in_time_is_given_up() {
     sim.act(&w0);
     assert_eq!(
         sim.core.explain(sim.now),
-        "forming generation 1: waiting on w1 (communicator), 3 s left"
+        "forming generation 1: waiting on w1 (communicator), 6 s left",
+        "form_ms, and restore_ms because a new worker may still be loading the model"
     );
-    for _ in 0..7 {
+    for _ in 0..13 {
         sim.pass(500);
     }
     assert_eq!(sim.core.view(sim.now).generation, Generation(2));

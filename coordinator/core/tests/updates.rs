@@ -238,3 +238,17 @@ fn moments_start_from_zero_once_a_stage() {
     }
     assert_eq!(resets, [true, false, true, false, false, false]);
 }
+
+// Steps without an update change nothing that a checkpoint of them could tell apart from a trained stage:
+// it has to say so itself, or the stage would start on the moments of the one before.
+#[test]
+fn moments_start_from_zero_also_after_a_restart_among_passed_steps() {
+    let mut sim = start(spec::whole(), &["w0"]);
+    sim.quiet_every = 1;
+    sim.run_to("rollout", 4);
+    sim.quiet_every = 0;
+    sim.restart_coordinator();
+    sim.run_to("committing", 5);
+    let Order::Apply { reset_moments, .. } = sim.pull("w0") else { panic!("an optimizer step") };
+    assert!(reset_moments);
+}

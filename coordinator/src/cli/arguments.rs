@@ -60,6 +60,13 @@ pub enum Command {
         dry_run: bool,
     },
     /// Go on with a run from its last good checkpoint.
+    ///
+    /// Steps behind that checkpoint are done again. A checkpoint whose files have changed is passed over for
+    /// the one before it. A run that is done is left as it is.
+    #[command(
+        after_help = "Examples:\n  medevo-coord resume runs/demo\n  medevo-coord resume runs/demo --workers \
+                            4\n\nExit codes: 0 done, 1 failed, 2 bad input, 3 drained."
+    )]
     Resume {
         /// The run directory.
         run_dir: PathBuf,
@@ -68,6 +75,10 @@ pub enum Command {
         workers: Option<usize>,
     },
     /// Say where a run stands and what it waits for.
+    #[command(
+        after_help = "Examples:\n  medevo-coord status runs/demo\n  medevo-coord status runs/demo \
+                            --json\n  watch -n 1 medevo-coord status runs/demo"
+    )]
     Status {
         /// The run directory.
         run_dir: PathBuf,
@@ -81,12 +92,16 @@ pub enum Command {
                             SLAKE --format slake --split test"
     )]
     Evaluate(Evaluate),
-    /// Write the report of a run (report.html) again.
+    /// Write the report of a run (report.html) again, also of one that is still going on.
+    #[command(after_help = "Example:\n  medevo-coord report runs/demo")]
     Report {
         /// The run directory.
         run_dir: PathBuf,
     },
     /// Compare runs in one table; runs whose names differ only in a trailing `-s<seed>` share a row.
+    #[command(
+        after_help = "Example:\n  medevo-coord compare runs/demo-s0 runs/demo-s1 runs/ttrl-s0"
+    )]
     Compare {
         /// The run directories.
         #[arg(required = true)]
@@ -128,8 +143,8 @@ pub struct Evaluate {
     #[arg(long, default_value_t = 32)]
     pub max_new_tokens: usize,
     /// Workers on this machine.
-    #[arg(long, default_value_t = 1)]
-    pub workers: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub workers: u16,
     /// Seed of drawn answers and of the intervals.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -160,11 +175,16 @@ impl From<Format> for DataFormat {
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Read a data set, decode every image, and name all problems at once.
+    #[command(
+        after_help = "Examples:\n  medevo-coord data check SLAKE\n  medevo-coord data check \
+                            questions.jsonl\n\nExit codes: 0 clean, 2 problems."
+    )]
     Check {
         /// SLAKE directory or JSONL file.
         path: PathBuf,
     },
     /// Generate mini-SLAKE: schematic scans in SLAKE's layout, deterministic by seed.
+    #[command(after_help = "Example:\n  medevo-coord data mini-slake runs/mini-slake --seed 7")]
     MiniSlake(MiniSlakeArguments),
 }
 

@@ -9,12 +9,12 @@ use medevo_common::{
 };
 
 use super::arguments::MiniSlakeArguments;
-use crate::launch::Exit;
+use crate::{launch::Exit, say::say};
 
 /// Prints what a check found; bad data is bad input.
 pub(super) fn check(path: &Path) -> anyhow::Result<Exit> {
     let report = dataset::check(path);
-    println!("{report}");
+    say(&report);
     Ok(if report.is_clean() { Exit::Done } else { Exit::BadInput })
 }
 
@@ -30,6 +30,6 @@ pub(super) fn mini_slake(arguments: &MiniSlakeArguments) -> anyhow::Result<Exit>
     };
     let summary = generate(&arguments.out, &options)
         .with_context(|| format!("generating mini-SLAKE in {}", arguments.out.display()))?;
-    println!("{summary}");
+    say(&summary);
     Ok(Exit::Done)
 }

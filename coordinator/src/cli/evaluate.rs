@@ -13,6 +13,7 @@ use crate::{
     launch::{self, Exit},
     preflight::Refused,
     run_dir::{EvaluationRecord, RunDir, now_ms},
+    say::say,
 };
 
 /// Starts the run and prints its figures.
@@ -23,6 +24,7 @@ pub(super) async fn evaluate(arguments: Evaluate) -> anyhow::Result<Exit> {
             env::temp_dir().join(format!("medevo-evaluate-{}-{}", now_ms(), std::process::id()))
         }
     };
+    let workers = usize::from(arguments.workers);
     const NAME: &str = "data";
     let data = DataSection {
         path: absolute(&arguments.data).map_err(Refused::because)?,
@@ -46,14 +48,18 @@ pub(super) async fn evaluate(arguments: Evaluate) -> anyhow::Result<Exit> {
         },
         data: BTreeMap::from([(NAME.into(), data)]),
         stage: vec![StageSection::Evaluate(stage)],
-        cluster: ClusterSection::default(),
+        cluster: ClusterSection {
+            // Nobody else is waited for.
+            max_workers: workers,
+            ..ClusterSection::default()
+        },
         checkpoint: CheckpointSection::default(),
         engine: EngineSection::default(),
     };
-    let exit = launch::start(config, Some(arguments.workers), Some(run_dir.clone()), false).await?;
+    let exit = launch::start(config, Some(workers), Some(run_dir.clone()), false).await?;
     if exit == Exit::Done {
         for record in RunDir::open(&run_dir)?.read_evaluations()? {
-            println!("{}", figures(&record));
+            say(figures(&record));
         }
     }
     Ok(exit)

@@ -5,6 +5,8 @@ mod data;
 mod evaluate;
 mod show;
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use clap::Parser;
 
@@ -13,6 +15,7 @@ use arguments::{Command, DataCommand, DocsCommand};
 use crate::{
     launch::{self, Exit, Run},
     preflight::Refused,
+    say::{complain, say},
 };
 
 pub use arguments::Cli;
@@ -26,12 +29,14 @@ pub fn main() -> Exit {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .with_writer(std::io::stderr)
+        // No colour codes in log files.
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let cli = Cli::parse();
     match carry_out(cli.command) {
         Ok(exit) => exit,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            complain(format!("error: {error:#}"));
             if error.downcast_ref::<Refused>().is_some() { Exit::BadInput } else { Exit::Failed }
         }
     }
@@ -50,7 +55,7 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         Command::Data(DataCommand::Check { path }) => data::check(&path),
         Command::Data(DataCommand::MiniSlake(arguments)) => data::mini_slake(&arguments),
         Command::Docs(DocsCommand::Config) => {
-            print!("{}", medevo_common::config::reference_markdown());
+            say(medevo_common::config::reference_markdown().trim_end());
             Ok(Exit::Done)
         }
     }

@@ -9,6 +9,7 @@ use crate::{
     preflight::Refused,
     report as page,
     run_dir::{RunDir, process_alive, render_status},
+    say::say,
 };
 
 /// Prints where a run stands.
@@ -16,10 +17,14 @@ pub(super) fn status(path: &Path, json: bool) -> anyhow::Result<Exit> {
     let run_dir = RunDir::open(path).map_err(Refused::because)?;
     match run_dir.status()? {
         Some(status) if json => {
-            println!("{}", serde_json::to_string_pretty(&status).context("encoding the status")?);
+            say(serde_json::to_string_pretty(&status).context("encoding the status")?);
         }
-        Some(status) => println!("{}", render_status(&status, process_alive(status.pid))),
-        None => println!("the run in {} has not started yet", run_dir.path().display()),
+        Some(status) => say(render_status(&status, process_alive(status.pid)).trim_end()),
+        None => say(format!(
+            "there is no status of the run in {} (yet); see its events in events.jsonl, or start it with \
+             `medevo-coord resume`",
+            run_dir.path().display()
+        )),
     }
     Ok(Exit::Done)
 }
@@ -27,12 +32,12 @@ pub(super) fn status(path: &Path, json: bool) -> anyhow::Result<Exit> {
 /// Writes the report again.
 pub(super) fn report(path: &Path) -> anyhow::Result<Exit> {
     let run_dir = RunDir::open(path).map_err(Refused::because)?;
-    println!("{}", page::write(run_dir.path())?.display());
+    say(page::write(run_dir.path())?.display());
     Ok(Exit::Done)
 }
 
 /// Prints the table of several runs.
 pub(super) fn compare(paths: &[PathBuf]) -> anyhow::Result<Exit> {
-    print!("{}", crate::compare::table(paths).map_err(Refused::because)?);
+    say(crate::compare::table(paths).map_err(Refused::because)?.trim_end());
     Ok(Exit::Done)
 }

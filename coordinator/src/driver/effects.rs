@@ -177,8 +177,9 @@ impl Effects {
     /// The pointer is on record: old checkpoints may go.
     pub(super) fn published(&mut self, checkpoint: CheckpointRef) {
         self.published.push(checkpoint);
-        let expired = expired(&self.published, &self.spec, self.keep);
+        let mut expired = expired(&self.published, &self.spec, self.keep);
         self.published.retain(|standing| !expired.contains(&standing.dir));
+        expired.extend(publish::unfinished(&self.spec.checkpoints));
         if !expired.is_empty() {
             // Only space depends on it, so nobody waits for it.
             spawn_blocking(move || publish::delete(&expired));

@@ -5,6 +5,7 @@
 //! tells the workers to leave, and `resume` goes on from the last checkpoint.
 
 mod admission;
+mod asked;
 mod chronicle;
 mod clock;
 mod effects;

@@ -77,10 +77,22 @@ fn remember(dir: &Path, scorers: &[u8]) -> anyhow::Result<FileEntry> {
     write().with_context(|| format!("writing {}", path.display()))
 }
 
-/// Deletes expired checkpoints, the manifest first: what is half-deleted is no checkpoint. A failure only
+/// What tries at a checkpoint left that came to nothing: directories without a manifest. Call it when no
+/// try is under way; no later try uses one of them, so they may be deleted at any time.
+pub(super) fn unfinished(checkpoints: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(checkpoints) else { return Vec::new() };
+    let tried = |dir: &PathBuf| {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let manifest = dir.join(medevo_common::manifest::MANIFEST_FILE);
+        name.starts_with("step-") && dir.is_dir() && matches!(manifest.try_exists(), Ok(false))
+    };
+    entries.flatten().map(|entry| entry.path()).filter(tried).collect()
+}
+
+/// Deletes old checkpoints, the manifest first: what is half-deleted is no checkpoint. A failure only
 /// costs space, so it is a warning.
-pub(super) fn delete(expired: &[PathBuf]) {
-    for dir in expired {
+pub(super) fn delete(old: &[PathBuf]) {
+    for dir in old {
         let manifest = fs::remove_file(dir.join(medevo_common::manifest::MANIFEST_FILE));
         let gone = match manifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !dir.exists() => Ok(()),

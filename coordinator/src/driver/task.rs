@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     Admission, Chronicle, Clock, Handle, Identity, Pace, Plan, Status,
+    asked::Asked,
     effects::{Context as EffectContext, Done, Effects},
     fault::Fault,
     handle::{Answer, Command},
@@ -53,6 +54,7 @@ pub struct Driver {
     materialiser: Arc<Materialiser>,
     effects: Effects,
     chronicle: Chronicle,
+    asked: Asked,
     pace: Pace,
     fault: Option<Fault>,
     clock: Clock,
@@ -117,6 +119,7 @@ impl Driver {
             materialiser,
             effects,
             chronicle,
+            asked: Asked::default(),
             pace,
             fault: Fault::from_env()?,
             clock,
@@ -164,6 +167,7 @@ impl Driver {
             return;
         }
         self.now = self.now.max(at);
+        let input = self.asked.checked(input);
         self.pace.observe(self.now, &input);
         let joining = match &input {
             Input::Join { tag, .. } => Some(tag.clone()),
@@ -238,7 +242,11 @@ impl Driver {
             Some(Reply::Ack(answer)) => Some(Answer::Ack(answer)),
             Some(Reply::Order(Err(rejection))) => Some(Answer::Next(Err(rejection))),
             Some(Reply::Order(Ok(order))) => {
-                Some(Answer::Next(Ok(self.materialiser.directive(order)?)))
+                let directive = self.materialiser.directive(order)?;
+                if let Directive::Rollout(unit) = &directive {
+                    self.asked.note(unit);
+                }
+                Some(Answer::Next(Ok(directive)))
             }
         })
     }
@@ -278,7 +286,8 @@ impl Driver {
         if self.halted.is_some() || self.over.borrow().is_some() {
             return;
         }
-        tracing::error!("the run stops: {reason}");
+        // The launcher prints it as the run's end.
+        tracing::info!("the run stops: {reason}");
         let outcome = Outcome::Failed { reason: reason.clone() };
         // Best effort: the disk may be what failed.
         if let Err(error) = self.chronicle.event(&Event::Finished(outcome.clone())) {
@@ -297,7 +306,13 @@ impl Driver {
     }
 
     fn publish_status(&mut self) {
-        let status = self.pace.status(self.core.view(self.now), self.now);
+        let mut view = self.core.view(self.now);
+        if let Some(reason) = &self.halted {
+            // The core does not know: nothing was stepped when it was halted.
+            view.phase = "failed".to_owned();
+            view.explain = format!("failed: {reason}");
+        }
+        let status = self.pace.status(view, self.now);
         if let Err(error) = self.chronicle.status(&status) {
             // A status is a view; the run does not depend on it.
             tracing::warn!("the status file could not be written: {error:#}");

@@ -6,7 +6,7 @@ use medevo_core::api::Outcome;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Children, Ended, Signals};
-use crate::{driver::Handle, progress::Progress};
+use crate::{driver::Handle, progress::Progress, say::complain};
 
 /// Redraw interval of the progress line.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -56,7 +56,9 @@ pub(super) async fn attend(
                     driver.abort(format!("stopped at once by a second {signal}; resume goes on from the \
                                           last checkpoint")).await;
                 } else {
-                    eprintln!("{signal}: stopping after this step, with a checkpoint (again: at once)");
+                    complain(format!(
+                        "{signal}: stopping after this step, with a checkpoint (again: at once)"
+                    ));
                     driver.drain(signal.to_owned()).await;
                 }
                 asked = true;
@@ -72,7 +74,7 @@ async fn lost(driver: &Handle, ended: &Ended) {
         "" => String::new(),
         lines => format!("; its last words:\n{lines}"),
     };
-    eprintln!("worker {} ended ({}){words}", ended.worker, ended.how);
+    complain(format!("worker {} ended ({}){words}", ended.worker, ended.how));
     if let Some(tag) = driver.admission().latest(&ended.worker) {
         driver.gone(tag).await;
     }

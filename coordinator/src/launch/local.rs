@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use medevo_common::config::{RunConfig, ValidConfig};
+use medevo_common::config::{RunConfig, StageSection, ValidConfig};
 use medevo_core::api::Outcome;
 use medevo_types::{WorkerId, messages::EngineSetup};
 use tokio::{net::TcpListener, time::timeout};
@@ -19,7 +19,8 @@ use crate::{
     report,
     rpc::{Service, Token},
     run_dir::RunDir,
-    store::{Embedded, recover},
+    say::{complain, say},
+    store::{Embedded, outcome, recover},
 };
 
 /// How long the driver has to leave its loop.
@@ -68,13 +69,14 @@ pub async fn start(
     let place = std::path::absolute(&place).map_err(Refused::because)?;
     let plan = preflight::check(&config, &place)?;
     if dry_run {
-        println!("{}", describe(&config, &plan, &place, local));
+        say(describe(&config, &plan, &place, local));
         return Ok(Exit::Done);
     }
     let binary = worker_binary(local)?;
     let listener = listen(&config).await?;
     let run_dir = RunDir::create(&place, &config).map_err(Refused::because)?;
-    carry(config, plan, run_dir, Local { workers: local, binary }, listener).await
+    let store = Embedded::open(run_dir.path()).map_err(Refused::because)?;
+    carry(config, plan, run_dir, store, Local { workers: local, binary }, listener).await
 }
 
 /// Goes on with the run in `run_dir` from its last good checkpoint.
@@ -84,13 +86,21 @@ pub async fn start(
 pub async fn resume(run_dir: &Path, workers: Option<usize>) -> anyhow::Result<Exit> {
     let place = std::path::absolute(run_dir).map_err(Refused::because)?;
     let run_dir = RunDir::open(&place).map_err(Refused::because)?;
+    let store = Embedded::open(run_dir.path()).map_err(Refused::because)?;
+    // Before anything is checked: a run that is done needs neither its model nor its data any more.
+    if let Some(Outcome::Done) = outcome(&store)? {
+        let shown = run_dir.path().display();
+        say(format!("The run in {shown} is done already; nothing was started."));
+        return Ok(Exit::Done);
+    }
     let mut config = run_dir.config().map_err(Refused::because)?;
     let local = take_workers(&mut config, workers);
     let config = config.validate().map_err(Refused::because)?;
     let plan = preflight::check(&config, &place)?;
     let binary = worker_binary(local)?;
     let listener = listen(&config).await?;
-    carry(config, plan, run_dir, Local { workers: local, binary }, listener).await
+    run_dir.make_folders()?;
+    carry(config, plan, run_dir, store, Local { workers: local, binary }, listener).await
 }
 
 /// The workers of this machine.
@@ -130,18 +140,14 @@ async fn carry(
     config: ValidConfig,
     mut plan: Plan,
     run_dir: RunDir,
+    store: Embedded,
     local: Local,
     listener: TcpListener,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::catch()?;
     // The directory's own words for itself: without symbolic links on the way.
     plan.spec.checkpoints = run_dir.checkpoints();
-    let store = Arc::new(Embedded::open(run_dir.path()).map_err(Refused::because)?);
-    let recovery = recover(store, &plan.spec.checkpoints)?;
-    if let Some(Outcome::Done) = recovery.outcome {
-        println!("The run in {} is done already; nothing was started.", run_dir.path().display());
-        return Ok(Exit::Done);
-    }
+    let recovery = recover(Arc::new(store), &plan.spec.checkpoints)?;
     let identity = Identity {
         run_id: config.run.name.clone(),
         seed: config.run.seed,
@@ -198,7 +204,7 @@ async fn carry(
             children.start(worker, &command, &log)?;
         }
     }
-    println!("run {} in {}, listening on {address}", config.run.name, run_dir.path().display());
+    say(format!("run {} in {}, listening on {address}", config.run.name, run_dir.path().display()));
 
     let over = attend(&driver, &mut children, &mut signals, local.workers > 0).await;
 
@@ -216,7 +222,7 @@ async fn carry(
         Err(_) => tracing::error!("the driver did not leave within {} s", LEAVE.as_secs()),
     }
     server.abort();
-    conclude(&run_dir, &over.outcome)
+    conclude(&config, &run_dir, &over.outcome)
 }
 
 /// How the engine of every worker is set up. Threads are shared evenly among this machine's workers.
@@ -238,28 +244,34 @@ fn engine_setup(config: &ValidConfig) -> EngineSetup {
     }
 }
 
-fn conclude(run_dir: &RunDir, outcome: &Outcome) -> anyhow::Result<Exit> {
+fn trains(config: &RunConfig) -> bool {
+    config.stage.iter().any(|stage| !matches!(stage, StageSection::Evaluate(_)))
+}
+
+fn conclude(config: &RunConfig, run_dir: &RunDir, outcome: &Outcome) -> anyhow::Result<Exit> {
     match report::write(run_dir.path()) {
-        Ok(page) => println!("report: {}", page.display()),
+        Ok(page) => say(format!("report: {}", page.display())),
         Err(error) => tracing::warn!("the report could not be written: {error:#}"),
     }
     Ok(match outcome {
+        // Without training there is nothing to compare.
+        Outcome::Done if !trains(config) => Exit::Done,
         Outcome::Done => {
             match crate::compare::table(&[run_dir.path()]) {
-                Ok(table) => print!("{table}"),
+                Ok(table) => say(table.trim_end()),
                 Err(error) => tracing::warn!("the final table could not be made: {error:#}"),
             }
             Exit::Done
         }
         Outcome::Drained { reason } => {
-            println!(
+            say(format!(
                 "drained ({reason}); go on with `medevo-coord resume {}`",
                 run_dir.path().display()
-            );
+            ));
             Exit::Drained
         }
         Outcome::Failed { reason } => {
-            eprintln!("the run failed: {reason}");
+            complain(format!("the run failed: {reason}"));
             Exit::Failed
         }
     })

@@ -33,7 +33,7 @@ pub fn check(config: &RunConfig, run_dir: &Path) -> Result<Plan, Refused> {
         };
         match load_checked(&name, section) {
             Ok(dataset) => datasets.push(dataset),
-            Err(found) => problems.push(format!("data set `{name}`:\n{found}")),
+            Err(found) => problems.push(found.to_string()),
         }
     }
     if !problems.is_empty() {

@@ -53,7 +53,8 @@ impl Service {
 impl Coordinator for Service {
     async fn join(self, _: Context, hello: Hello) -> Result<Welcome, JoinRefused> {
         if !self.token.admits(&hello.token) {
-            tracing::warn!(worker = %hello.tag.worker, "a worker showed a wrong token and was turned away");
+            // Quoted: whoever has no token must not be able to write lines of the log.
+            tracing::warn!(worker = ?hello.tag.worker.0, "a worker showed a wrong token and was turned away");
             return Err(JoinRefused::NotAdmitted);
         }
         tracing::info!(worker = %hello.tag.worker, device = hello.device, pid = hello.pid, "joining");

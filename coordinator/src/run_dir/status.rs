@@ -42,12 +42,13 @@ impl Status {
         fs::rename(&temporary, path).with_context(context)
     }
 
-    /// Reads the status file; none if there is none yet.
+    /// Reads the status file; none if there is none yet, or an empty one as a power cut may leave it.
     ///
     /// # Errors
     /// Names the file that cannot be read or is of another layout.
     pub fn read(path: &Path) -> anyhow::Result<Option<Self>> {
         match fs::read(path) {
+            Ok(text) if text.is_empty() => Ok(None),
             Ok(text) => serde_json::from_slice(&text)
                 .map(Some)
                 .with_context(|| format!("{} is no status of this version", path.display())),

@@ -16,8 +16,8 @@ pub fn render_status(status: &Status, alive: bool) -> String {
     // Writing to a String cannot fail, so the results below say nothing.
     let _ = writeln!(text, "run         {}", status.run);
     let state = match (alive, over) {
-        (_, true) => format!("{} ({})", view.phase, view.explain),
-        (true, false) => format!("{}: {}", view.phase, view.explain),
+        (_, true) => view.explain.clone(),
+        (true, false) => format!("{} ({})", view.phase, view.explain),
         (false, false) => format!(
             "stopped in phase {} (coordinator {} is gone; `medevo-coord resume` goes on)",
             view.phase, status.pid

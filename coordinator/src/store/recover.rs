@@ -41,10 +41,7 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
     let put = Put { key: TERM.into(), value: encode_term(term) };
     store.transact(&Guard { key: TERM.into(), expected: held }, &[put])?;
 
-    let mut history = History::default();
-    for record in read_all(store.as_ref())? {
-        history.replay(record);
-    }
+    let history = history(store.as_ref())?;
     let mut passed_over = Vec::new();
     let mut standing = history.checkpoints;
     for checkpoint in &mut standing {
@@ -53,10 +50,12 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
     }
     while let Some(newest) = standing.last() {
         let Err(problem) = whole(newest) else { break };
-        let sentence = format!(
-            "checkpoint {} is not whole ({problem}); falling back to the one before it",
-            newest.dir.display()
-        );
+        let instead = match standing.len() {
+            1 => "there is none before it: the run starts again from the model".to_owned(),
+            n => format!("falling back to {}", standing[n - 2].dir.display()),
+        };
+        let sentence =
+            format!("checkpoint {} is not whole ({problem}); {instead}", newest.dir.display());
         tracing::error!("{sentence}");
         passed_over.push(sentence);
         standing.pop();
@@ -66,6 +65,7 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
         term,
         generation: history.generation,
         committed: history.committed,
+        reached: history.reached,
         reference: checkpoint.as_ref().and_then(|newest| newest.reference.clone()),
         checkpoint,
     };
@@ -79,11 +79,28 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
     })
 }
 
+/// How the run of this store ended, if it has. Changes nothing.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub fn outcome(store: &dyn Store) -> Result<Option<Outcome>, StoreError> {
+    Ok(history(store)?.outcome)
+}
+
+fn history(store: &dyn Store) -> Result<History, StoreError> {
+    let mut history = History::default();
+    for record in read_all(store)? {
+        history.replay(record);
+    }
+    Ok(history)
+}
+
 /// What the records add up to.
 #[derive(Default)]
 struct History {
     generation: Generation,
     committed: Step,
+    reached: Step,
     checkpoints: Vec<CheckpointRef>,
     outcome: Option<Outcome>,
 }
@@ -93,7 +110,10 @@ impl History {
         self.outcome = None;
         match record {
             Record::Generation(generation) => self.generation = self.generation.max(generation),
-            Record::Commit { step, .. } => self.committed = step,
+            Record::Commit { step, .. } => {
+                self.committed = step;
+                self.reached = self.reached.max(step);
+            }
             Record::Rollback { step } => {
                 self.committed = step;
                 // Checkpoints of steps that no longer stand must never be gone back to.

@@ -187,7 +187,8 @@ impl Engine {
     }
 
     /// Writes the weights as a Hugging Face directory with `optimizer.safetensors` beside them, flushed to
-    /// the disk, and lists the files.
+    /// the disk, and lists the files. What a failed try has written is deleted again: on a full disk it
+    /// would leave no room for the next one, nor for anything else of the run.
     ///
     /// # Errors
     /// A directory that exists and is not empty, another version than asked for, a disk that refuses.
@@ -200,9 +201,16 @@ impl Engine {
             return Err(EngineError::refused(what, "the directory is not empty; name a fresh one"));
         }
         let state = self.state()?;
-        state.model.save(&work.dir).with_context(at)?;
-        optimizer_file::write(state, &work.dir)?;
-        Ok(digest::sync_and_list(&work.dir)?)
+        let write = || -> Result<Vec<FileEntry>, EngineError> {
+            state.model.save(&work.dir).with_context(at)?;
+            optimizer_file::write(state, &work.dir)?;
+            Ok(digest::sync_and_list(&work.dir)?)
+        };
+        write().inspect_err(|_| {
+            // The directory was empty before, so everything in it is this try's. What cannot be deleted
+            // is in nobody's way: the next try has a directory of its own.
+            let _ = std::fs::remove_dir_all(&work.dir);
+        })
     }
 
     /// Loads weights only, for [`Engine::logprobs`] and [`Engine::generate`].
@@ -250,10 +258,6 @@ impl Engine {
     /// Whether an answer may hold token `id`.
     pub(crate) fn can_draw(&self, id: u32) -> bool {
         i64::from(id) < self.vocabulary_size && !self.vocabulary.bans(id)
-    }
-
-    pub(crate) fn freeze_vision(&self) -> bool {
-        self.setup.freeze_vision
     }
 
     pub(crate) fn tokens_per_batch(&self) -> usize {

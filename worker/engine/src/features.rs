@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use medevo_model::{Pixels, Qwen25Vl};
 use tch::Tensor;
 
-use crate::{bounded::Bounded, error::EngineError, prompts::Prepared};
+use crate::{bounded::Bounded, engine::Engine, error::EngineError, prompts::Prepared};
 
 /// Features kept, bytes.
 const FEATURE_BYTES: usize = 256 << 20;
@@ -63,11 +63,24 @@ impl FeatureCache {
     }
 }
 
+impl Engine {
+    /// Features for an update: in the graph where the tower learns, from the cache where it is frozen.
+    pub(crate) fn training_features(
+        &mut self,
+        prompts: &[&Prepared],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let freeze_vision = self.setup.freeze_vision;
+        let (state, cache) = self.state_and_features()?;
+        if freeze_vision {
+            cache.of(&state.model, prompts)
+        } else {
+            with_gradient(&state.model, prompts)
+        }
+    }
+}
+
 /// Features with the tower in the graph; an image that occurs in several prompts is processed once.
-pub(crate) fn with_gradient(
-    model: &Qwen25Vl,
-    prompts: &[&Prepared],
-) -> Result<Vec<Tensor>, EngineError> {
+fn with_gradient(model: &Qwen25Vl, prompts: &[&Prepared]) -> Result<Vec<Tensor>, EngineError> {
     let mut images: Vec<&Pixels> = Vec::new();
     for image in prompts.iter().flat_map(|prompt| &prompt.images) {
         if !images.iter().any(|other| other.digest == image.digest) {

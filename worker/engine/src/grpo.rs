@@ -7,7 +7,6 @@ use tch::Tensor;
 use crate::{
     engine::Engine,
     error::EngineError,
-    features::with_gradient,
     gradient::{Figure, Sums},
     layout::{Batch, Row, pack},
     objective::{TokenTerms, token_loss, token_weight},
@@ -53,14 +52,7 @@ pub(crate) fn accumulate(engine: &mut Engine, work: &Work, sums: &Sums) -> Resul
         } else {
             Vec::new()
         };
-        // Split borrows: the cache is changed while the model is read.
-        let freeze_vision = engine.freeze_vision();
-        let (state, cache) = engine.state_and_features()?;
-        let features = if freeze_vision {
-            cache.of(&state.model, &prompts)?
-        } else {
-            with_gradient(&state.model, &prompts)?
-        };
+        let features = engine.training_features(&prompts)?;
         let state = engine.state()?;
         let batch = Batch::new(rows, state.device());
         let loss = |chunk: &score::Chunk| {

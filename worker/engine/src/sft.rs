@@ -13,7 +13,6 @@ use tch::Kind;
 use crate::{
     engine::Engine,
     error::EngineError,
-    features::with_gradient,
     gradient::{Figure, Sums},
     layout::{Batch, Row, pack},
     prompts::Prepared,
@@ -50,13 +49,7 @@ pub(crate) fn accumulate(
         // One prompt stands for each row: its branches have the same images.
         let prompts: Vec<&Prepared> =
             shared[run.clone()].iter().map(|members| &prepared[members[0]]).collect();
-        let freeze_vision = engine.freeze_vision();
-        let (state, cache) = engine.state_and_features()?;
-        let features = if freeze_vision {
-            cache.of(&state.model, &prompts)?
-        } else {
-            with_gradient(&state.model, &prompts)?
-        };
+        let features = engine.training_features(&prompts)?;
         let state = engine.state()?;
         let batch = Batch::new(&rows[run.clone()], state.device());
         score::backward(&state.model, &engine.vocabulary, 1.0, &batch, &features, |chunk| {

@@ -12,6 +12,7 @@ pub mod attend;
 pub mod config;
 pub mod error;
 pub mod image;
+mod json_file;
 mod layer;
 pub mod model;
 pub mod prompt;

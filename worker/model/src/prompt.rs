@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use crate::json_file;
 use crate::template::{ChatTemplate, Piece};
 
 /// Closes a turn in Qwen's templates.
@@ -47,7 +48,7 @@ impl Encoder {
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let mut json =
-            read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+            json_file::read(&path)?.with_context(|| format!("{} is missing", path.display()))?;
         let build = |json: &Value| {
             serde_json::from_value::<Tokenizer>(json.clone())
                 .map_err(|e| anyhow!("{} is no tokenizer: {e}", path.display()))
@@ -60,9 +61,10 @@ impl Encoder {
             added.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
         specials.sort_by_key(|(_, id)| *id);
 
-        let config = read_json(&dir.join("config.json"))?.unwrap_or_default();
-        let generation = read_json(&dir.join("generation_config.json"))?.unwrap_or_default();
-        let tokenizer_config = read_json(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let config = json_file::read(&dir.join("config.json"))?.unwrap_or_default();
+        let generation = json_file::read(&dir.join("generation_config.json"))?.unwrap_or_default();
+        let tokenizer_config =
+            json_file::read(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         let stop = stop_ids(&tokenizer, &generation, &config, &tokenizer_config);
         ensure!(
             !stop.is_empty(),
@@ -217,15 +219,6 @@ impl Builder {
         self.next += rows.max(columns);
         Ok(())
     }
-}
-
-fn read_json(path: &Path) -> Result<Option<Value>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).map(Some).with_context(|| format!("{} is not JSON", path.display()))
 }
 
 /// `eos_token_id` of generation_config.json, else of config.json, else the tokenizer's `eos_token`.

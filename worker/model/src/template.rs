@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde_json::{Value, json};
 
+use crate::json_file;
+
 /// Stands for the question while the template is rendered, so that nothing in the question can be taken
 /// for a part of the template. Private-use characters: no template and no trimming touches them.
 const QUESTION: &str = "\u{F0000}question\u{F0001}";
@@ -91,14 +93,9 @@ fn find(dir: &Path, tokenizer_config: &Value) -> Result<String> {
             .with_context(|| format!("cannot read {}", path.display()));
     }
     let path = dir.join("chat_template.json");
-    let (value, at) = if path.exists() {
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let value: Value = serde_json::from_str(&text)
-            .with_context(|| format!("{} is not JSON", path.display()))?;
-        (value.get("chat_template").cloned(), path)
-    } else {
-        (tokenizer_config.get("chat_template").cloned(), dir.join("tokenizer_config.json"))
+    let (value, at) = match json_file::read(&path)? {
+        Some(value) => (value.get("chat_template").cloned(), path),
+        None => (tokenizer_config.get("chat_template").cloned(), dir.join("tokenizer_config.json")),
     };
     match value {
         Some(Value::String(source)) => Ok(source),

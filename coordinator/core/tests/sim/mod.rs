@@ -219,9 +219,11 @@ impl Sim {
         for record in &self.records {
             match record {
                 Record::Generation(generation) => recovered.generation = *generation,
-                Record::Commit { step, .. } | Record::Rollback { step } => {
-                    recovered.committed = *step
+                Record::Commit { step, .. } => {
+                    recovered.committed = *step;
+                    recovered.reached = recovered.reached.max(*step);
                 }
+                Record::Rollback { step } => recovered.committed = *step,
                 Record::Checkpoint(checkpoint) => recovered.checkpoint = Some(checkpoint.clone()),
                 Record::Finished(_) => {}
             }

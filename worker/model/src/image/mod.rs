@@ -1,6 +1,5 @@
 //! From a picture file to patches, as transformers' `Qwen2VLImageProcessor` (its torchvision backend).
 
-mod complete;
 mod processor;
 mod resize;
 mod rgb;

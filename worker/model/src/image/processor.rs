@@ -1,25 +1,21 @@
 //! The image processor's settings and its steps.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::DynamicImage;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::Pixels;
-use super::complete::{is_complete, is_jpeg};
 use super::resize::smart_resize;
 use super::rgb::to_rgb8;
+use crate::json_file;
 
 /// Mean of CLIP's training images, red, green, blue.
 const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of CLIP's training images.
 const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-/// Longest edge that a decoder may be asked for, pixels: a broken header must not take all memory.
-const MAX_EDGE: u32 = 1 << 15;
 
 /// Resizes, normalises and cuts pictures into patches.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,17 +41,7 @@ impl ImageProcessor {
     /// # Errors
     /// If there is no such file or a setting cannot be followed; the message names both.
     pub fn load(dir: &Path) -> Result<Self> {
-        let read = |name: &str| -> Result<Option<Value>> {
-            let path = dir.join(name);
-            if !path.exists() {
-                return Ok(None);
-            }
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let value = serde_json::from_str(&text)
-                .with_context(|| format!("{} is not JSON", path.display()))?;
-            Ok(Some(value))
-        };
+        let read = |name: &str| json_file::read(&dir.join(name));
         let nested = read("processor_config.json")?.and_then(|mut v| {
             v.get_mut("image_processor").map(Value::take).filter(Value::is_object)
         });
@@ -130,27 +116,8 @@ impl ImageProcessor {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn open(&self, path: &Path) -> Result<Pixels> {
-        let read = || -> Result<DynamicImage> {
-            let bytes = std::fs::read(path)?;
-            ensure!(!is_jpeg(&bytes) || is_complete(&bytes), "the JPEG data end early");
-            let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-            let mut limits = image::Limits::default();
-            limits.max_image_width = Some(MAX_EDGE);
-            limits.max_image_height = Some(MAX_EDGE);
-            reader.limits(limits);
-            let mut decoder = reader.into_decoder()?;
-            // A picture with unreadable EXIF data is taken as it lies.
-            let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-            let mut image = DynamicImage::from_decoder(decoder)?;
-            image.apply_orientation(orientation);
-            Ok(image)
-        };
-        let image = read().with_context(|| {
-            format!(
-                "cannot read the picture {}: is it a complete PNG, JPEG, TIFF or BMP file?",
-                path.display()
-            )
-        })?;
+        let image = medevo_picture::open(path)
+            .with_context(|| format!("cannot read the picture {}", path.display()))?;
         self.process(&image).with_context(|| format!("cannot use the picture {}", path.display()))
     }
 

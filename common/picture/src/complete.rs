@@ -3,14 +3,9 @@
 //! The decoder fills what is missing with grey and says nothing. Half a scan must not be trained on as if
 //! it were whole, so the file's markers are followed to its end first.
 
-/// Marker codes (ITU T.81, table B.1).
+/// Marker codes (ITU-T T.81, table B.1).
 const START_OF_IMAGE: u8 = 0xD8;
 const END_OF_IMAGE: u8 = 0xD9;
-
-/// Whether these bytes are a JPEG.
-pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0xFF, START_OF_IMAGE, 0xFF])
-}
 
 /// Whether a JPEG reaches its end-of-image marker. A thumbnail's own marker lies inside a segment and is
 /// skipped with it.
@@ -50,7 +45,7 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_complete, is_jpeg};
+    use super::is_complete;
     use proptest::prelude::*;
 
     /// Start, a segment with an end marker inside it, a scan with stuffed bytes and a restart, the end.
@@ -59,11 +54,17 @@ mod tests {
         0x00, 7, 0xFF, 0xD3, 8, 0xFF, 0xFF, 0xFF, 0xD9,
     ];
 
+    const GREY: &[u8] = include_bytes!("../../tests/data/grey.jpg");
+    const PROGRESSIVE: &[u8] = include_bytes!("../../tests/data/progressive.jpg");
+    const CMYK: &[u8] = include_bytes!("../../tests/data/cmyk.jpg");
+
     #[test]
-    fn only_the_whole_file_is_complete() {
-        assert!(is_jpeg(&WHOLE) && is_complete(&WHOLE));
-        for length in 0..WHOLE.len() {
-            assert!(!is_complete(&WHOLE[..length]), "{length} bytes");
+    fn whole_files_are_complete_and_every_cut_is_seen() {
+        for file in [&WHOLE[..], GREY, PROGRESSIVE, CMYK] {
+            assert!(is_complete(file));
+            for length in 0..file.len() {
+                assert!(!is_complete(&file[..length]), "cut at {length}");
+            }
         }
     }
 
