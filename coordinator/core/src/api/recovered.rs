@@ -1,0 +1,94 @@
+//! What survives the coordinator, and what the next one finds.
+
+use std::path::PathBuf;
+
+use medevo_types::{Attempt, Digest, Generation, PolicyVersion, Step, Term};
+use serde::{Deserialize, Serialize};
+
+use super::*;
+
+/// What the store knew when the coordinator started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// This coordinator's term; larger than any before.
+    pub term: Term,
+    /// The last generation ever opened.
+    pub generation: Generation,
+    /// The last step whose commit is on record and was not rolled back.
+    pub committed: Step,
+    /// The last step that was ever committed, rolled back or not: directories of its checkpoints may exist.
+    pub reached: Step,
+    /// The checkpoint that the pointer names and whose hashes were found good.
+    pub checkpoint: Option<CheckpointRef>,
+    /// Checkpoint at the start of the current rl stage, if it has begun and is not the model itself.
+    pub reference: Option<PathBuf>,
+}
+
+/// A published checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointRef {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Last committed step in it.
+    pub step: Step,
+    /// Its weights.
+    pub policy: PolicyVersion,
+    /// Where the run goes on from.
+    pub position: Position,
+    /// Digest that every worker must report once restored (same as [`Holding::digest`]).
+    ///
+    /// [`Holding::digest`]: medevo_types::messages::Holding::digest
+    pub holding: Digest,
+    /// KL reference of the stage that it lies in.
+    pub reference: Option<PathBuf>,
+    /// No update of the stage that it lies in has been made yet (its steps so far were passed): the first
+    /// one must start the optimizer's moments from zero. Records of earlier versions say nothing of it.
+    #[serde(default)]
+    pub untrained: bool,
+}
+
+/// What survives the coordinator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// A generation is opened.
+    Generation(Generation),
+    /// An update is decided: the one commit of this step.
+    Commit {
+        /// Which step.
+        step: Step,
+        /// Which attempt.
+        attempt: Attempt,
+        /// In which generation.
+        generation: Generation,
+        /// The version it makes.
+        policy: PolicyVersion,
+        /// Digest of the reduced gradient that all ranks voted for.
+        gradient: Digest,
+    },
+    /// Commits after `step` are void: the weights are those of a checkpoint again.
+    Rollback {
+        /// Last step that still stands.
+        step: Step,
+    },
+    /// The checkpoint pointer moves here.
+    Checkpoint(CheckpointRef),
+    /// The run is over.
+    Finished(Outcome),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Every stage is done.
+    Done,
+    /// Drained on purpose; `resume` goes on.
+    Drained {
+        /// Why.
+        reason: String,
+    },
+    /// It cannot go on.
+    Failed {
+        /// Why, and what to do.
+        reason: String,
+    },
+}

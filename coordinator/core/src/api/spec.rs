@@ -1,0 +1,144 @@
+//! What a run is to do, and where it stands.
+
+use std::path::PathBuf;
+
+use medevo_types::settings::{Objective, OptimizerSettings, Sampling};
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds on the driver's monotonic clock.
+pub type Millis = u64;
+
+/// Index of a sample in a data set, in file order.
+pub type SampleIndex = usize;
+
+/// Index of a data set in the run's list of data sets.
+pub type DataIndex = usize;
+
+/// What a run is to do; fixed for its life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// Seed of the sample order.
+    pub seed: u64,
+    /// Starting model directory.
+    pub model: PathBuf,
+    /// Where checkpoints go; each in a fresh `step-NNNNNN[-k]` below it.
+    pub checkpoints: PathBuf,
+    /// What to do, in order.
+    pub stages: Vec<StageSpec>,
+    /// A generation needs at least this many workers.
+    pub min_workers: usize,
+    /// More are refused; Forming waits `grace_ms` for this many.
+    pub max_workers: usize,
+    /// Prompts in one rollout unit.
+    pub prompts_per_unit: usize,
+    /// A checkpoint every so many steps (and always at a training stage's end); 0: only then.
+    pub checkpoint_every: u64,
+    /// A step voided this many times fails the run.
+    pub max_attempts: u64,
+    /// Deadlines.
+    pub deadlines: Deadlines,
+}
+
+/// Every wait has one, milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deadlines {
+    /// A worker not heard of for this long is lost.
+    pub lease_ttl_ms: Millis,
+    /// How long Forming waits for max_workers once min_workers are there.
+    pub grace_ms: Millis,
+    /// How long a run waits for min_workers before it fails.
+    pub starve_ms: Millis,
+    /// Communicator and Formed reports.
+    pub form_ms: Millis,
+    /// Weights in place.
+    pub restore_ms: Millis,
+    /// One rollout unit; an overdue one is handed out again.
+    pub unit_ms: Millis,
+    /// FPL and HSR of one step.
+    pub score_ms: Millis,
+    /// All ballots.
+    pub update_ms: Millis,
+    /// All Applied reports.
+    pub apply_ms: Millis,
+    /// Checkpoint files and manifest.
+    pub checkpoint_ms: Millis,
+}
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageSpec {
+    /// Its name in the run file.
+    pub name: String,
+    /// What it does.
+    pub kind: StageKind,
+}
+
+/// What a stage does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum StageKind {
+    /// Supervised steps on labelled data.
+    Sft {
+        /// Which data.
+        data: DataIndex,
+        /// How many samples it has.
+        samples: usize,
+        /// Examples a step, over all ranks.
+        batch: usize,
+        /// Consecutive samples that stay together in the order.
+        together: usize,
+        /// Steps.
+        steps: u64,
+        /// Optimizer.
+        optimizer: OptimizerSettings,
+    },
+    /// Label-free reinforcement learning.
+    Rl {
+        /// Which data.
+        data: DataIndex,
+        /// How many samples it has.
+        samples: usize,
+        /// Questions a step.
+        questions: usize,
+        /// Steps.
+        steps: u64,
+        /// How candidates are drawn.
+        sampling: Sampling,
+        /// Whether the embedder needs policy features.
+        features: bool,
+        /// The loss. With beta > 0 the reference is the checkpoint (or model) at the stage's start.
+        objective: Objective,
+        /// Optimizer.
+        optimizer: OptimizerSettings,
+        /// Evaluation passes every so many steps of the stage; 0 never.
+        evaluate_every: u64,
+        /// Those passes.
+        passes: Vec<EvalPass>,
+    },
+    /// Measure.
+    Evaluate {
+        /// What to measure.
+        passes: Vec<EvalPass>,
+    },
+}
+
+/// One pass over one evaluation split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalPass {
+    /// Its name ("target greedy").
+    pub name: String,
+    /// Which data.
+    pub data: DataIndex,
+    /// How many samples it has.
+    pub samples: usize,
+    /// Greedy (temperature 0, n 1), or N answers for maj@N.
+    pub sampling: Sampling,
+}
+
+/// Where a run stands between two pieces of work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Index of the stage.
+    pub stage: usize,
+    /// Steps of that stage that are committed (evaluate stages: passes done).
+    pub done: u64,
+}
