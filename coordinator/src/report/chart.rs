@@ -42,10 +42,12 @@ pub(super) fn chart(title: &str, meaning: &str, lines: &[Line]) -> Option<String
     if x1 <= x0 {
         x1 = x0 + 1.0;
     }
-    // A flat line gets room around it, and a line that starts near zero starts at zero.
-    if y1 - y0 < 1e-12 {
-        let room = if y0 == 0.0 { 1.0 } else { y0.abs() * 0.1 };
-        (y0, y1) = (if y0 == 0.0 { 0.0 } else { y0 - room }, y1 + room);
+    // A flat line gets room around it, else rounding would look like a mountain; and a line that starts
+    // near zero starts at zero.
+    let size = y0.abs().max(y1.abs());
+    if y1 - y0 <= 2e-3 * size {
+        let room = if size == 0.0 { 1.0 } else { size * 0.1 };
+        (y0, y1) = (if size == 0.0 { 0.0 } else { y0 - room }, y1 + room);
     } else if y0 > 0.0 && y0 < 0.25 * y1 {
         y0 = 0.0;
     }
