@@ -219,6 +219,18 @@ fn values_out_of_range_name_their_path_and_the_way_out() {
         ),
         ("stage.adapt.reward.w_sem=0.75", "w_token + w_sem = 1"),
         ("stage.adapt.optimizer.lr=0", "`stage[1].optimizer.lr` must be more than 0"),
+        (
+            "stage.adapt.objective.loss_type=cispo",
+            "`stage[1].objective.clip_high` bounds the ratio itself with loss_type = \"cispo\"",
+        ),
+        (
+            "stage.adapt.objective.importance_cap=0.5",
+            "`stage[1].objective.importance_cap` must be 0 (off) or at least 1",
+        ),
+        (
+            "stage.adapt.objective.entropy_weight=-1",
+            "`stage[1].objective.entropy_weight` must be 0 or more",
+        ),
         ("stage.adapt.steps=0", "`stage[1].steps` must be at least 1"),
         ("stage.adapt.data=nowhere", "there is no [data.nowhere], only target"),
         ("stage.adapt.evaluate_every=5", "`stage[1].evaluate` names no data set"),

@@ -3,7 +3,8 @@
 The loss and its gradient are TRL's own: `GRPOTrainer._compute_loss` of the installed TRL is called
 unbound, on a stand-in that carries only the settings that the method reads. Its one model call,
 `_get_per_token_logps_and_entropies`, is answered with a leaf tensor of log-probabilities, so that
-`loss.backward()` yields d loss / d log-probability. The optimizer numbers are torch.optim.AdamW's.
+`loss.backward()` yields d loss / d log-probability; entropies are a second leaf. The KL estimators k1 and k2,
+which TRL lacks, come from `plain_loss`. The optimizer numbers are torch.optim.AdamW's.
 
 Run: python tests/golden/make_loss_goldens.py   (needs trl 1.16 and torch 2.11)
 """
@@ -21,33 +22,52 @@ OUT = pathlib.Path(__file__).resolve().parents[2] / "worker/engine/tests/golden"
 MAX_NEW_TOKENS = 7
 
 
-def stand_in(loss_type, beta, low, high, logps):
+def stand_in(case, logps, entropies):
     """An object with what `_compute_loss` reads of a trainer: one process, one accumulation step."""
     accelerator = types.SimpleNamespace(
         num_processes=1, gather=lambda t: t, reduce=lambda t, reduction: t, sync_gradients=True
     )
+    # TRL writes gspo as two settings.
+    gspo = case["loss_type"] == "gspo"
+    level = "sequence" if gspo else case.get("importance_sampling_level", "token")
+    entropy_coef = case.get("entropy_weight", 0.0)
     return types.SimpleNamespace(
-        loss_type=loss_type,
-        beta=beta,
-        epsilon_low=low,
-        epsilon_high=high,
-        importance_sampling_level="token",
+        loss_type="grpo" if gspo else case["loss_type"],
+        beta=case["beta"],
+        epsilon_low=case["clip_low"],
+        epsilon_high=case["clip_high"],
+        importance_sampling_level=level,
         top_entropy_quantile=1.0,
         off_policy_mask_threshold=None,
-        use_vllm=False,
+        use_vllm=case.get("importance_cap", 0.0) > 0,
+        vllm_importance_sampling_correction=True,
         aux_loss_enabled=False,
-        _entropy_bonus_enabled=False,
+        _entropy_bonus_enabled=entropy_coef != 0.0,
+        use_adaptive_entropy=False,
+        entropy_coef=entropy_coef,
         max_completion_length=MAX_NEW_TOKENS,
         current_gradient_accumulation_steps=1,
         accelerator=accelerator,
         model=types.SimpleNamespace(training=True),
         args=types.SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1),
         _metrics={"train": collections.defaultdict(list), "eval": collections.defaultdict(list)},
-        _get_per_token_logps_and_entropies=lambda *a, **k: (logps, torch.zeros_like(logps), None),
+        _get_per_token_logps_and_entropies=lambda *a, **k: (logps, entropies, None),
     )
 
 
-def loss_case(name, loss_type, beta, low, high, fresh, seed):
+def plain_loss(case, logps, old, ref, advantages, mask):
+    """The token-mean loss with another KL estimator, and that KL's mean."""
+    ratio = torch.exp(logps - (logps.detach() if old is None else old))
+    bounded = ratio.clamp(1 - case["clip_low"], 1 + case["clip_high"])
+    gain = torch.min(ratio * advantages[:, None], bounded * advantages[:, None])
+    d = logps - ref
+    kl = {"k1": d, "k2": d.square() / 2}[case["kl_estimator"]]
+    mean = lambda t: (t * mask).sum() / mask.sum()
+    return mean(case["beta"] * kl - gain), mean(kl).item()
+
+
+def loss_case(name, loss_type, beta, low, high, fresh, seed, **more):
+    """`more` holds the settings that differ from the run file's defaults, by their names there."""
     g = torch.Generator().manual_seed(seed)
     lengths = [3, 1, 5, 2, 5, 3]
     longest = max(lengths)
@@ -56,8 +76,20 @@ def loss_case(name, loss_type, beta, low, high, fresh, seed):
     drift = torch.randn(len(lengths), longest, generator=g) * 0.3
     old = None if fresh else logps.detach() + drift
     ref = logps.detach() + torch.randn(len(lengths), longest, generator=g) * 0.4
+    # Drawn last, so that the numbers above do not depend on whether these are used.
+    rollout = logps.detach() + torch.randn(len(lengths), longest, generator=g) * 0.5
+    entropies = (torch.rand(len(lengths), longest, generator=g) * 2).requires_grad_()
     advantages = torch.tensor([1.3, -0.7, 0.4, -1.1, 0.0, 0.9])
-    trainer = stand_in(loss_type, beta, low, high, logps)
+    case = {
+        "name": name,
+        "loss_type": loss_type,
+        "beta": beta,
+        "clip_low": low,
+        "clip_high": high,
+        "max_new_tokens": MAX_NEW_TOKENS,
+        **more,
+    }
+    trainer = stand_in(case, logps, entropies)
     inputs = {
         "prompt_ids": torch.zeros(len(lengths), 2, dtype=torch.long),
         "prompt_mask": torch.ones(len(lengths), 2),
@@ -69,26 +101,34 @@ def loss_case(name, loss_type, beta, low, high, fresh, seed):
     }
     if old is not None:
         inputs["old_per_token_logps"] = old
+    if "importance_cap" in more:
+        # What TRL's mode "token_truncate" makes, with vllm_importance_sampling_clip_max as the cap.
+        training = logps.detach() if old is None else old
+        inputs["importance_sampling_ratio"] = ((training - rollout) * mask).exp().clamp(max=more["importance_cap"])
     loss = GRPOTrainer._compute_loss(trainer, trainer.model, inputs)
-    loss.backward()
     metrics = trainer._metrics["train"]
+    kl = metrics["kl"][0] if beta else 0.0
+    if "kl_estimator" in more:
+        loss, kl = plain_loss(case, logps, old, ref, advantages, mask)
+    loss.backward()
     rows = lambda t: [r[:n] for r, n in zip(t.tolist(), lengths)]
-    return {
-        "name": name,
-        "loss_type": loss_type,
-        "beta": beta,
-        "clip_low": low,
-        "clip_high": high,
-        "max_new_tokens": MAX_NEW_TOKENS,
+    clipped = "cispo_clip_ratio" if loss_type == "cispo" else "clip_ratio/region_mean"
+    case |= {
         "advantages": advantages.tolist(),
         "logps": rows(logps.detach()),
         "old": None if old is None else rows(old),
         "reference": rows(ref),
         "loss": loss.item(),
         "gradient": rows(logps.grad),
-        "kl": metrics["kl"][0] if beta else 0.0,
-        "clip_fraction": metrics["clip_ratio/region_mean"][0],
+        "kl": kl,
+        "clip_fraction": metrics[clipped][0],
     }
+    if "importance_cap" in more:
+        case["rollout"] = rows(rollout)
+    if "entropy_weight" in more:
+        case["entropies"] = rows(entropies.detach())
+        case["entropy_gradient"] = rows(entropies.grad)
+    return case
 
 
 def adamw_case():
@@ -126,6 +166,33 @@ def main():
                 age = "fresh" if fresh else "stale"
                 name = f"{loss_type}, beta {beta}, {age} old log-probabilities"
                 cases.append(loss_case(name, loss_type, beta, 0.2, 0.28, fresh, 11 + len(cases)))
+    sequence = {"importance_sampling_level": "sequence"}
+    # loss type, clip_low, clip_high, other settings. The clips are narrow enough to bite.
+    for loss_type, low, high, more in (
+        ("bnpo", 0.2, 0.28, {}),
+        ("cispo", 0.2, 5.0, {}),
+        ("cispo", 0.2, 1.1, {}),
+        ("cispo", 0.2, 1.02, sequence),
+        ("gspo", 0.1, 0.05, {}),
+        ("dapo", 0.1, 0.05, sequence),
+        ("dr_grpo", 0.1, 0.05, sequence),
+        ("dapo", 0.2, 0.28, {"kl_estimator": "k1"}),
+        ("dapo", 0.2, 0.28, {"kl_estimator": "k2"}),
+        *((t, 0.2, 5.0 if t == "cispo" else 0.28, {"entropy_weight": 0.3})
+          for t in ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo")),
+        ("dapo", 0.2, 0.28, {"importance_cap": 1.2}),
+        ("grpo", 0.2, 0.28, {"importance_cap": 1.2}),
+        ("cispo", 0.2, 1.1, {"importance_cap": 1.2}),
+        ("cispo", 0.2, 1.1, {"importance_cap": 1.2, **sequence}),
+        ("gspo", 0.1, 0.05, {"importance_cap": 1.2}),
+        ("dr_grpo", 0.1, 0.05, {"importance_cap": 1.2, "entropy_weight": 0.1, **sequence}),
+    ):
+        for beta in (0.5,) if more.keys() - sequence.keys() else (0.0, 0.5):
+            for fresh in (True, False):
+                age = "fresh" if fresh else "stale"
+                said = "".join(f", {key} {value}" for key, value in more.items())
+                name = f"{loss_type}, beta {beta}, clip_high {high}{said}, {age} old log-probabilities"
+                cases.append(loss_case(name, loss_type, beta, low, high, fresh, 11 + len(cases), **more))
     loss = {"trl": trl.__version__, "torch": torch.__version__, "cases": cases}
     (OUT / "loss.json").write_text(json.dumps(loss, indent=1) + "\n")
     (OUT / "adamw.json").write_text(json.dumps({"torch": torch.__version__, **adamw_case()}, indent=1) + "\n")

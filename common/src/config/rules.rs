@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use medevo_types::settings::{
-    EmbedderSettings, LabelSettings, Objective, OptimizerSettings, RewardKind, RewardSettings,
-    Sampling,
+    EmbedderSettings, LabelSettings, LossType, Objective, OptimizerSettings, RewardKind,
+    RewardSettings, Sampling,
 };
 
 /// Collects the rules that a run file breaks: the key's path, and a sentence that starts with it.
@@ -132,7 +132,26 @@ impl Rules {
     pub fn objective(&mut self, objective: &Objective, path: &str) {
         self.not_negative(objective.beta, &format!("{path}.beta"));
         self.share(objective.clip_low, &format!("{path}.clip_low"));
-        self.not_negative(objective.clip_high, &format!("{path}.clip_high"));
+        let (high, at) = (objective.clip_high, format!("{path}.clip_high"));
+        self.not_negative(high, &at);
+        self.require(
+            objective.loss_type != LossType::Cispo || high >= 1.0,
+            &at,
+            format!(
+                "bounds the ratio itself with loss_type = \"cispo\", so it must be at least 1 (5.0 is \
+                 usual), but it is {high}"
+            ),
+        );
+        self.not_negative(objective.entropy_weight, &format!("{path}.entropy_weight"));
+        let cap = objective.importance_cap;
+        self.require(
+            cap == 0.0 || (cap >= 1.0 && cap.is_finite()),
+            &format!("{path}.importance_cap"),
+            format!(
+                "must be 0 (off) or at least 1 (a lower cap would weaken tokens on which rollout and training \
+                 agree), but it is {cap}"
+            ),
+        );
     }
 
     pub fn optimizer(&mut self, optimizer: &OptimizerSettings, path: &str) {

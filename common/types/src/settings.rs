@@ -130,7 +130,7 @@ pub enum ScaleRewards {
     None,
 }
 
-/// Loss normalisation; names and meaning as in TRL's `loss_type`.
+/// The loss and its normalisation; names and meaning as in TRL's `loss_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossType {
@@ -140,22 +140,76 @@ pub enum LossType {
     Dapo,
     /// Sum over tokens divided by (answers × max_new_tokens).
     DrGrpo,
+    /// Mean over the tokens of the batch, which here is the whole step: all its groups, over all ranks. So it
+    /// equals `dapo`; in TRL it is the mean of the micro-batches' means.
+    Bnpo,
+    /// Mean over all tokens of the step of −min(ratio, clip_high) · advantage · log-probability, the ratio
+    /// held constant. `clip_high` bounds the ratio itself and must be at least 1 (5.0 is usual); `clip_low` is
+    /// not used.
+    Cispo,
+    /// `grpo` with `importance_sampling_level = "sequence"`, whatever that key says; in TRL these two settings.
+    Gspo,
+}
+
+/// What one importance ratio is taken over; names and meaning as in TRL's `importance_sampling_level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportanceLevel {
+    /// Each token has its own.
+    Token,
+    /// One an answer: the geometric mean of its tokens' ratios.
+    Sequence,
+}
+
+/// How KL(policy ‖ reference) is estimated from an answer's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KlEstimator {
+    /// d. Unbiased as a figure; its gradient is 0 on average and does not hold the policy back.
+    K1,
+    /// d² / 2. Biased as a figure; its gradient is that of KL(policy ‖ reference) on average.
+    K2,
+    /// exp(−d) + d − 1, TRL's. Unbiased as a figure, never negative; its gradient is that of
+    /// KL(reference ‖ policy) on average.
+    K3,
 }
 
 /// The policy objective.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Objective {
-    /// Loss normalisation.
+    /// The loss and its normalisation.
     pub loss_type: LossType,
     /// Reward scaling within a group or batch.
     pub scale_rewards: ScaleRewards,
-    /// Weight of KL(policy ‖ weights at the start of the stage), k3 estimator; 0 needs no reference.
+    /// Weight of KL(policy ‖ weights at the start of the stage); 0 needs no reference.
     pub beta: f64,
-    /// Lower clip: the ratio is kept above 1 − clip_low.
+    /// Lower clip: the ratio is kept above 1 − clip_low. Not used with `cispo`.
     pub clip_low: f64,
-    /// Upper clip: the ratio is kept below 1 + clip_high.
+    /// Upper clip: the ratio is kept below 1 + clip_high; with `cispo` below clip_high.
     pub clip_high: f64,
+    /// What one importance ratio is taken over. With one update a rollout the ratio is 1 and both levels give
+    /// the same step, unless importance_cap corrects an answer's tokens differently.
+    pub importance_sampling_level: ImportanceLevel,
+    /// How the KL is estimated at each token, from d = log policy − log reference there. The estimate itself is
+    /// differentiated. Not used while beta is 0.
+    pub kl_estimator: KlEstimator,
+    /// Weight of the bonus for entropy, TRL's `entropy_coef`: entropy_weight times the mean entropy (nats) over
+    /// all tokens of the step is subtracted from the loss, whatever the loss_type.
+    pub entropy_weight: f64,
+    /// Truncated importance sampling: each token's policy loss is multiplied by min(training probability /
+    /// rollout probability, importance_cap). TRL's `vllm_importance_sampling_clip_max` in its mode
+    /// `token_truncate`. 0 turns it off, else at least 1.
+    pub importance_cap: f64,
+}
+
+impl Objective {
+    /// Whether an answer has one importance ratio.
+    #[must_use]
+    pub fn by_sequence(&self) -> bool {
+        self.loss_type == LossType::Gspo
+            || self.importance_sampling_level == ImportanceLevel::Sequence
+    }
 }
 
 impl Default for Objective {
@@ -166,6 +220,10 @@ impl Default for Objective {
             beta: 0.5,
             clip_low: 0.2,
             clip_high: 0.2,
+            importance_sampling_level: ImportanceLevel::Token,
+            kl_estimator: KlEstimator::K3,
+            entropy_weight: 0.0,
+            importance_cap: 0.0,
         }
     }
 }

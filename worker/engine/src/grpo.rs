@@ -1,22 +1,64 @@
 //! The policy gradient of scored groups: one row a group, `[prompt | y_1 | … | y_K]`, identical candidates
 //! once with their count.
 
-use medevo_types::messages::{Batch as Work, TrainGroup};
-use tch::Tensor;
+use medevo_collective::Collective;
+use medevo_types::{
+    messages::{Batch as Work, TrainGroup},
+    settings::LossType,
+};
+use tch::{Device, Tensor};
 
 use crate::{
     engine::Engine,
     error::EngineError,
     gradient::{Figure, Sums},
     layout::{Batch, Row, pack},
-    objective::{TokenTerms, token_loss, token_weight},
+    objective::{
+        TokenTerms, answer_means, averages_correction, correction, entropy_weight, token_loss,
+        token_weight,
+    },
     prompts::Prepared,
     sampling::entropy,
     score,
 };
 
-/// Adds the unnormalised gradient and figures of this rank's groups to `sums`, in the groups' order.
-pub(crate) fn accumulate(engine: &mut Engine, work: &Work, sums: &Sums) -> Result<(), EngineError> {
+/// Weight of each token's entropy in the loss sum: none without a bonus. The bonus is a mean over the step's
+/// tokens, the policy's part perhaps one over its answers. One gradient cannot be divided by both afterwards, so
+/// then the ranks add up their counts first.
+///
+/// # Errors
+/// [`EngineError::Collective`] when adding up fails.
+pub(crate) fn bonus(
+    work: &Work,
+    device: Device,
+    collective: &mut dyn Collective,
+) -> Result<Option<f64>, EngineError> {
+    let Work::Grpo { objective, max_new_tokens, groups, .. } = work else {
+        return Ok(None);
+    };
+    if objective.entropy_weight == 0.0 {
+        return Ok(None);
+    }
+    let (mut answers, mut tokens) = (0.0, 0.0);
+    for answer in groups.iter().flat_map(|group| &group.answers) {
+        answers += f64::from(answer.count);
+        tokens += f64::from(answer.count) * answer.ids.len() as f64;
+    }
+    // The data plane is f32: exact up to 2^24 tokens a step.
+    let mut counts = Tensor::from_slice(&[answers as f32, tokens as f32]).to_device(device);
+    collective.all_reduce_sum(&mut counts)?;
+    let of = |at: i64| counts.double_value(&[at]);
+    Ok(Some(entropy_weight(objective, of(0), of(1), *max_new_tokens)))
+}
+
+/// Adds the unnormalised gradient and figures of this rank's groups to `sums`, in the groups' order. `bonus` is
+/// [`bonus`]'s.
+pub(crate) fn accumulate(
+    engine: &mut Engine,
+    work: &Work,
+    bonus: Option<f64>,
+    sums: &Sums,
+) -> Result<(), EngineError> {
     let Work::Grpo { objective, temperature, groups, reference, .. } = work else {
         return Err(EngineError::refused("a policy update", "the batch is a supervised one"));
     };
@@ -46,7 +88,7 @@ pub(crate) fn accumulate(engine: &mut Engine, work: &Work, sums: &Sums) -> Resul
     for run in pack(&lengths, engine.tokens_per_batch()) {
         let (groups, rows) = (&groups[run.clone()], &rows[run.clone()]);
         let prompts: Vec<&Prepared> = prepared[run].iter().collect();
-        let terms = Terms::new(objective.loss_type, groups);
+        let mut terms = Terms::new(objective.loss_type, groups);
         let reference = if uses_reference {
             engine.reference_log_probabilities(*temperature, rows, &prompts)?
         } else {
@@ -54,6 +96,12 @@ pub(crate) fn accumulate(engine: &mut Engine, work: &Work, sums: &Sums) -> Resul
         };
         let features = engine.training_features(&prompts)?;
         let state = engine.state()?;
+        if averages_correction(objective) {
+            // A chunk may hold only a part of an answer, so its mean is taken before; this costs a forward pass.
+            let (model, words) = (&state.model, &engine.vocabulary);
+            let own = score::log_probabilities(model, words, *temperature, rows, &features)?;
+            terms.average_correction(groups, &own, objective.importance_cap)?;
+        }
         let batch = Batch::new(rows, state.device());
         let loss = |chunk: &score::Chunk| {
             let pick = |all: &[f32]| {
@@ -61,7 +109,17 @@ pub(crate) fn accumulate(engine: &mut Engine, work: &Work, sums: &Sums) -> Resul
                 Tensor::from_slice(&picked).to_device(chunk.logp.device())
             };
             let count = pick(&terms.count);
+            let rollout = pick(&terms.rollout);
             let reference = uses_reference.then(|| pick(&reference));
+            let correction = match &terms.correction {
+                Some(means) => Some(pick(means)),
+                None if objective.importance_cap > 0.0 => {
+                    Some(correction(&chunk.logp, &rollout, objective.importance_cap))
+                }
+                None => None,
+            };
+            let all = if bonus.is_some() { chunk.all.shallow_clone() } else { chunk.all.detach() };
+            let entropy = entropy(&all).index_select(0, &chunk.source);
             let result = token_loss(
                 &TokenTerms {
                     logp: &chunk.logp,
@@ -70,11 +128,12 @@ pub(crate) fn accumulate(engine: &mut Engine, work: &Work, sums: &Sums) -> Resul
                     advantage: &pick(&terms.advantage),
                     weight: &pick(&terms.weight),
                     count: &count,
+                    correction: correction.as_ref(),
+                    entropy: bonus.map(|weight| (&entropy, weight)),
                 },
                 objective,
             );
-            let entropy = entropy(&chunk.all).index_select(0, &chunk.source);
-            let ratio = (chunk.logp.detach() - pick(&terms.rollout)).exp();
+            let ratio = (chunk.logp.detach() - rollout).exp();
             sums.add(Figure::Loss, &result.loss);
             sums.add(Figure::Kl, &result.kl);
             sums.add(Figure::Clipped, &result.clipped);
@@ -105,15 +164,18 @@ struct Terms {
     weight: Vec<f32>,
     count: Vec<f32>,
     rollout: Vec<f32>,
+    /// Importance weights that are the same over an answer; none where each token has its own, or none.
+    correction: Option<Vec<f32>>,
 }
 
 impl Terms {
-    fn new(loss_type: medevo_types::settings::LossType, groups: &[TrainGroup]) -> Self {
+    fn new(loss_type: LossType, groups: &[TrainGroup]) -> Self {
         let mut terms = Self {
             advantage: Vec::new(),
             weight: Vec::new(),
             count: Vec::new(),
             rollout: Vec::new(),
+            correction: None,
         };
         for answer in groups.iter().flat_map(|group| &group.answers) {
             let tokens = answer.ids.len();
@@ -124,6 +186,21 @@ impl Terms {
             terms.rollout.extend_from_slice(&answer.logprobs);
         }
         terms
+    }
+
+    /// Sets the correction to its mean over each answer; `own` are the training log-probabilities.
+    fn average_correction(
+        &mut self,
+        groups: &[TrainGroup],
+        own: &[f32],
+        cap: f64,
+    ) -> Result<(), EngineError> {
+        let answers = groups.iter().flat_map(|group| &group.answers);
+        let lengths: Vec<i64> = answers.map(|answer| answer.ids.len() as i64).collect();
+        let (own, rollout) = (Tensor::from_slice(own), Tensor::from_slice(&self.rollout));
+        let means = answer_means(&correction(&own, &rollout, cap), &lengths);
+        self.correction = Some(Vec::try_from(means).map_err(anyhow::Error::from)?);
+        Ok(())
     }
 }
 

@@ -24,7 +24,8 @@ pub(crate) struct Chunk {
     pub tokens: Vec<i64>,
     /// Their log-probabilities `[tokens]`; carries the gradient in training.
     pub logp: Tensor,
-    /// Log-probabilities of the whole vocabulary at each place `[places, vocabulary]`, detached.
+    /// Log-probabilities of the whole vocabulary at each place `[places, vocabulary]`; carries the gradient in
+    /// training.
     pub all: Tensor,
     /// For each token its row in `all`.
     pub source: Tensor,
@@ -69,7 +70,7 @@ pub(crate) fn for_each_chunk(
         let logits = model.logits(&hidden.narrow(0, from, to - from));
         let all = vocabulary.log_probabilities(&logits, temperature);
         let logp = all.view([-1]).index_select(0, &(&source * size + target));
-        visit(&Chunk { tokens, logp, all: all.detach(), source });
+        visit(&Chunk { tokens, logp, all, source });
         from = to;
     }
 }

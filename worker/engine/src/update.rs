@@ -27,9 +27,10 @@ impl Engine {
         let what = format!("the update of step {}", work.step);
         self.expect_policy(&what, work.policy)?;
         let state = self.state()?;
+        let bonus = grpo::bonus(&work.batch, state.device(), collective)?;
         let mut sums = Sums::zeros(state.length, state.device());
         let computed = match &work.batch {
-            Work::Grpo { .. } => grpo::accumulate(self, &work.batch, &sums),
+            Work::Grpo { .. } => grpo::accumulate(self, &work.batch, bonus, &sums),
             Work::Sft { examples } => sft::accumulate(self, examples, &sums),
         };
         if computed.is_err() {

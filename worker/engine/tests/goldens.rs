@@ -4,9 +4,12 @@
 
 use medevo_engine::{
     adamw::{AdamStep, Moments},
-    objective::{TokenTerms, normaliser, token_loss, token_weight},
+    objective::{
+        TokenTerms, answer_means, averages_correction, correction, entropy_weight, normaliser,
+        sequence_old, token_loss, token_weight,
+    },
 };
-use medevo_types::settings::{LossType, Objective, OptimizerSettings};
+use medevo_types::settings::{Objective, OptimizerSettings};
 use serde_json::Value;
 use tch::{Device, Tensor};
 
@@ -29,54 +32,94 @@ fn close(name: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
     }
 }
 
+/// A case's settings; what it does not name is the default.
+fn objective(case: &Value) -> Objective {
+    let keys = [
+        "loss_type",
+        "beta",
+        "clip_low",
+        "clip_high",
+        "importance_sampling_level",
+        "kl_estimator",
+        "entropy_weight",
+        "importance_cap",
+    ];
+    let named = keys.iter().filter_map(|key| Some(((*key).to_owned(), case.get(key)?.clone())));
+    serde_json::from_value(Value::Object(named.collect())).unwrap()
+}
+
 /// Broken, it would mean that a user's `loss_type` does not do what the same name does in TRL.
 #[test]
 fn loss_and_gradient_equal_trl() {
     let golden = golden("loss.json");
     for case in golden["cases"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
-        let loss_type: LossType = serde_json::from_value(case["loss_type"].clone()).unwrap();
-        let objective = Objective {
-            loss_type,
-            beta: case["beta"].as_f64().unwrap(),
-            clip_low: case["clip_low"].as_f64().unwrap(),
-            clip_high: case["clip_high"].as_f64().unwrap(),
-            ..Objective::default()
-        };
+        let objective = objective(case);
+        let loss_type = objective.loss_type;
         let answers = case["logps"].as_array().unwrap();
         let advantages = flat(&case["advantages"]);
-        let (mut advantage, mut weight) = (Vec::new(), Vec::new());
+        let (mut advantage, mut weight, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        let mut share = Vec::new();
         for (answer, a) in answers.iter().zip(&advantages) {
             let tokens = answer.as_array().unwrap().len();
             advantage.extend(vec![*a; tokens]);
             weight.extend(vec![token_weight(loss_type, 1, tokens); tokens]);
+            share.extend(vec![1.0 / tokens as f32; tokens]);
+            lengths.push(tokens as i64);
         }
         let tokens = advantage.len();
         let logp = Tensor::from_slice(&flat(&case["logps"])).set_requires_grad(true);
-        let old = (!case["old"].is_null()).then(|| Tensor::from_slice(&flat(&case["old"])));
+        let tensor =
+            |key: &str| (!case[key].is_null()).then(|| Tensor::from_slice(&flat(&case[key])));
+        let mut old = tensor("old");
+        let fix = tensor("rollout").map(|rollout| {
+            let fix = correction(old.as_ref().unwrap_or(&logp), &rollout, objective.importance_cap);
+            if averages_correction(&objective) { answer_means(&fix, &lengths) } else { fix }
+        });
+        if objective.by_sequence() {
+            old = old.map(|old| sequence_old(&logp, &old, &lengths));
+        }
         let reference = Tensor::from_slice(&flat(&case["reference"]));
-        let sums = token_loss(
-            &TokenTerms {
-                logp: &logp,
-                old: old.as_ref(),
-                reference: Some(&reference),
-                advantage: &Tensor::from_slice(&advantage),
-                weight: &Tensor::from_slice(&weight),
-                count: &Tensor::from_slice(&vec![1f32; tokens]),
-            },
-            &objective,
-        );
         let longest = case["max_new_tokens"].as_u64().unwrap() as usize;
-        let by = normaliser(loss_type, answers.len() as f64, tokens as f64, longest);
-        let loss = &sums.loss / by;
+        let counts = (answers.len() as f64, tokens as f64);
+        let entropy = tensor("entropies").map(|entropy| entropy.set_requires_grad(true));
+        let bonus = entropy_weight(&objective, counts.0, counts.1, longest);
+        let sums = |count: &[f32]| {
+            token_loss(
+                &TokenTerms {
+                    logp: &logp,
+                    old: old.as_ref(),
+                    reference: Some(&reference),
+                    advantage: &Tensor::from_slice(&advantage),
+                    weight: &Tensor::from_slice(&weight),
+                    count: &Tensor::from_slice(count),
+                    correction: fix.as_ref(),
+                    entropy: entropy.as_ref().map(|entropy| (entropy, bonus)),
+                },
+                &objective,
+            )
+        };
+        let each = sums(&vec![1.0; tokens]);
+        let by = normaliser(loss_type, counts.0, counts.1, longest);
+        let loss = &each.loss / by;
         loss.backward();
         let loss = [loss.double_value(&[]) as f32];
         close(&format!("{name}: loss"), &loss, &flat(&case["loss"]), 1e-5);
         let gradient = Vec::<f32>::try_from(logp.grad()).unwrap();
         close(&format!("{name}: gradient"), &gradient, &flat(&case["gradient"]), 1e-5);
-        let kl = [sums.kl.double_value(&[]) as f32 / tokens as f32];
+        if let Some(entropy) = &entropy {
+            let gradient = Vec::<f32>::try_from(entropy.grad()).unwrap();
+            let theirs = flat(&case["entropy_gradient"]);
+            close(&format!("{name}: entropy's gradient"), &gradient, &theirs, 1e-5);
+        }
+        let kl = [each.kl.double_value(&[]) as f32 / tokens as f32];
         close(&format!("{name}: kl"), &kl, &flat(&case["kl"]), 1e-5);
-        let clipped = [sums.clipped.double_value(&[]) as f32 / tokens as f32];
+        // Where an answer has one ratio, TRL counts answers: each token is then its share of one.
+        let clipped = match objective.by_sequence() {
+            true => sums(&share).clipped.double_value(&[]) / counts.0,
+            false => each.clipped.double_value(&[]) / counts.1,
+        };
+        let clipped = [clipped as f32];
         close(&format!("{name}: clipped"), &clipped, &flat(&case["clip_fraction"]), 1e-5);
     }
 }

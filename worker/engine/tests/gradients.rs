@@ -8,7 +8,7 @@ use common::{Fixture, Plain, distance, figure, groups, grpo, update_work};
 use medevo_collective::{InProcess, Solo};
 use medevo_types::{
     messages::{Batch, SftExample},
-    settings::{LossType, Objective},
+    settings::{ImportanceLevel, KlEstimator, LossType, Objective},
 };
 use tch::Kind;
 
@@ -17,31 +17,62 @@ use tch::Kind;
 fn shared_prompts_give_the_gradient_of_separate_rows() {
     let fixture = Fixture::new();
     let reference = fixture.dir.path().join("reference");
-    let groups = groups(fixture.prompts());
+    let mut groups = groups(fixture.prompts());
+    // Rollout probabilities on both sides of training's, so that a cap bites on some tokens and not on others.
+    let plain = Plain::new(&fixture.model());
+    for group in &mut groups {
+        for answer in &mut group.answers {
+            let logp = tch::no_grad(|| plain.logp(&group.prompt, &answer.ids, 0.7));
+            let logp = Vec::<f32>::try_from(logp).unwrap();
+            let shift = [-0.5, 0.4, 0.1].iter().cycle();
+            answer.logprobs = logp.iter().zip(shift).map(|(logp, shift)| logp + shift).collect();
+        }
+    }
     let answers: f64 = groups.iter().flat_map(|g| &g.answers).map(|a| f64::from(a.count)).sum();
     let all = groups.iter().flat_map(|g| &g.answers);
     let tokens: f64 = all.map(|a| f64::from(a.count) * a.ids.len() as f64).sum();
     let plain_reference = Plain::new(&reference);
-    for (loss_type, beta) in [(LossType::Dapo, 0.5), (LossType::Grpo, 0.0), (LossType::DrGrpo, 0.5)]
-    {
+    for objective in objectives() {
+        let (loss_type, beta) = (objective.loss_type, objective.beta);
         let plain = Plain::new(&fixture.model());
         let mut loss = tch::Tensor::from(0f32);
         for group in &groups {
             for answer in &group.answers {
-                let logp = plain.logp(&group.prompt, &answer.ids, 0.7);
+                let all = plain.distributions(&group.prompt, &answer.ids, 0.7);
+                let ids: Vec<i64> = answer.ids.iter().map(|id| i64::from(*id)).collect();
+                let ids = tch::Tensor::from_slice(&ids).unsqueeze(1);
+                let logp = all.gather(1, &ids, false).squeeze_dim(1);
                 let other = tch::no_grad(|| plain_reference.logp(&group.prompt, &answer.ids, 0.7));
                 let gap = other - &logp;
-                let ratio = (&logp - logp.detach()).exp();
-                let per_token = (gap.exp() - gap - 1.0) * beta - ratio * answer.advantage;
+                let kl = match objective.kl_estimator {
+                    KlEstimator::K1 => -gap,
+                    KlEstimator::K2 => gap.square() / 2,
+                    KlEstimator::K3 => gap.exp() - gap - 1.0,
+                };
+                let mut ratio = &logp - logp.detach();
+                if objective.by_sequence() {
+                    ratio = ratio.mean(Kind::Float).expand_as(&logp);
+                }
+                let mut gain = match loss_type {
+                    LossType::Cispo => &logp * answer.advantage,
+                    _ => ratio.exp() * answer.advantage,
+                };
+                if objective.importance_cap > 0.0 {
+                    let drawn = tch::Tensor::from_slice(&answer.logprobs);
+                    gain *= (logp.detach() - drawn).exp().clamp_max(objective.importance_cap);
+                }
+                let per_token = kl * beta - gain;
                 let length = answer.ids.len() as f64;
                 let by = match loss_type {
-                    LossType::Grpo => length * answers,
-                    LossType::Dapo => tokens,
+                    LossType::Grpo | LossType::Gspo => length * answers,
+                    LossType::Dapo | LossType::Bnpo | LossType::Cispo => tokens,
                     LossType::DrGrpo => answers * 6.0,
                 };
+                let entropy = -(all.exp() * all.clamp_min(-1e4)).sum(Kind::Float);
                 // Each identical candidate by itself.
                 for _ in 0..answer.count {
                     loss += per_token.sum(Kind::Float) / by;
+                    loss -= &entropy * objective.entropy_weight / tokens;
                 }
             }
         }
@@ -51,16 +82,40 @@ fn shared_prompts_give_the_gradient_of_separate_rows() {
             let mut setup = fixture.setup();
             setup.tokens_per_batch = tokens_per_batch;
             let mut engine = fixture.engine_with(&setup);
-            let objective = Objective { loss_type, beta, ..Objective::default() };
-            let work = update_work(0, grpo(groups.clone(), objective, reference.clone()));
+            let work = update_work(0, grpo(groups.clone(), objective.clone(), reference.clone()));
             let ballot = engine.update(&work, &mut Solo).unwrap();
             assert!(ballot.finite);
             let apart = (figure(&ballot, "loss") - loss.double_value(&[])).abs();
-            assert!(apart < 1e-4, "{loss_type:?}: loss differs by {apart}");
+            assert!(apart < 1e-4, "{objective:?}: loss differs by {apart}");
             let apart = distance(engine.gradient().unwrap(), &plain.gradient());
-            assert!(apart < 1e-4, "{loss_type:?}: gradient differs by {apart}");
+            assert!(apart < 1e-4, "{objective:?}: gradient differs by {apart}");
         }
     }
+}
+
+/// Every loss, every KL estimator, and what the engine does differently for a setting.
+fn objectives() -> Vec<Objective> {
+    let of = |loss_type, beta| Objective { loss_type, beta, ..Objective::default() };
+    let by_answer = ImportanceLevel::Sequence;
+    vec![
+        of(LossType::Dapo, 0.5),
+        of(LossType::Grpo, 0.0),
+        of(LossType::DrGrpo, 0.5),
+        Objective { kl_estimator: KlEstimator::K1, ..of(LossType::Bnpo, 0.5) },
+        Objective { clip_high: 5.0, ..of(LossType::Cispo, 0.0) },
+        Objective { kl_estimator: KlEstimator::K2, ..of(LossType::Gspo, 0.5) },
+        // The bonus is a mean over tokens, the loss one over answers.
+        Objective { entropy_weight: 0.3, ..of(LossType::Grpo, 0.0) },
+        Objective { entropy_weight: 0.3, ..of(LossType::Dapo, 0.5) },
+        Objective { importance_cap: 1.2, ..of(LossType::Dapo, 0.5) },
+        Objective { importance_cap: 1.2, ..of(LossType::Gspo, 0.0) },
+        Objective {
+            clip_high: 5.0,
+            importance_cap: 1.2,
+            importance_sampling_level: by_answer,
+            ..of(LossType::Cispo, 0.0)
+        },
+    ]
 }
 
 fn examples(fixture: &Fixture) -> Vec<SftExample> {
@@ -97,7 +152,7 @@ fn any_number_of_ranks_computes_the_same_step() {
     let fixture = Fixture::new();
     let reference = fixture.dir.path().join("reference");
     let groups = groups(fixture.prompts());
-    let run = |ranks: usize| {
+    let run = |ranks: usize, objective: &Objective| {
         let threads: Vec<_> = InProcess::group(ranks)
             .into_iter()
             .enumerate()
@@ -106,7 +161,7 @@ fn any_number_of_ranks_computes_the_same_step() {
                 let sharing = (ranks - 1).max(1);
                 let mine = groups.iter().enumerate().filter(|(at, _)| at % sharing == rank);
                 let share = mine.map(|(_, group)| group.clone()).collect();
-                let work = update_work(0, grpo(share, Objective::default(), reference.clone()));
+                let work = update_work(0, grpo(share, objective.clone(), reference.clone()));
                 let setup = fixture.setup();
                 let model = fixture.model();
                 std::thread::spawn(move || {
@@ -121,14 +176,19 @@ fn any_number_of_ranks_computes_the_same_step() {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     };
-    let alone = run(1);
-    for ranks in [2, 3] {
-        let together = run(ranks);
-        for (ballot, gradient) in &together {
-            assert_eq!(ballot.gradient, together[0].0.gradient, "ranks vote alike");
-            let (ours, theirs) = (figure(ballot, "loss"), figure(&alone[0].0, "loss"));
-            assert!((ours - theirs).abs() < 1e-5, "{ranks} ranks: {ours} against {theirs}");
-            assert!(distance(gradient, &alone[0].1) < 1e-5);
+    // With a bonus beside a mean over answers, ranks have to know the whole step's counts beforehand.
+    let bonus =
+        Objective { loss_type: LossType::Grpo, entropy_weight: 0.3, ..Objective::default() };
+    for objective in [Objective::default(), bonus] {
+        let alone = run(1, &objective);
+        for ranks in [2, 3] {
+            let together = run(ranks, &objective);
+            for (ballot, gradient) in &together {
+                assert_eq!(ballot.gradient, together[0].0.gradient, "ranks vote alike");
+                let (ours, theirs) = (figure(ballot, "loss"), figure(&alone[0].0, "loss"));
+                assert!((ours - theirs).abs() < 1e-5, "{ranks} ranks: {ours} against {theirs}");
+                assert!(distance(gradient, &alone[0].1) < 1e-5);
+            }
         }
     }
 }

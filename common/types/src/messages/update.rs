@@ -76,7 +76,7 @@ pub struct TrainAnswer {
     pub count: u32,
     /// Advantage of each of them.
     pub advantage: f64,
-    /// Rollout log-probabilities, for the importance-ratio metric.
+    /// Rollout log-probabilities, for the importance-ratio metric and `importance_cap`.
     pub logprobs: Vec<f32>,
 }
 
