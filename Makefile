@@ -10,7 +10,7 @@ setup: ## libtorch and protoc into .venv (idempotent)
 build: setup ## the two binaries, into target/debug
 	cargo build --bins
 
-demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 8 minutes after the build)
+demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 minutes after the build, on 2 cores)
 	@ops/demo/run 0
 
 demo-full: build ## the demo with three seeds and the TTRL baseline
