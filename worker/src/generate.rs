@@ -9,7 +9,7 @@ use std::{
 use medevo_engine::Engine;
 use medevo_types::{
     messages::{Candidate, EngineSetup},
-    settings::{Dtype, Sampling},
+    settings::{Dtype, Sampling, TrainSettings},
 };
 use serde::Serialize;
 use tch::Device;
@@ -75,6 +75,8 @@ pub(crate) fn load(model: &Path, device: Device) -> anyhow::Result<Engine> {
         // No other ranks.
         collective_timeout_ms: 0,
         freeze_vision: true,
+        train: TrainSettings::default(),
+        lora: None,
     };
     let mut engine = Engine::new(&setup, device)?;
     engine.load_model(model)?;

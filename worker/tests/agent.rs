@@ -17,7 +17,7 @@ use medevo_rpc::{serve, service::Coordinator};
 use medevo_types::{
     Digest, Generation, Incarnation, PolicyVersion, Step, UnitId, WorkerTag,
     messages::*,
-    settings::{Dtype, Sampling},
+    settings::{Dtype, Sampling, TrainSettings},
 };
 use medevo_worker::{
     agent::{AgentError, Plan, run},
@@ -63,6 +63,8 @@ impl Coordinator for Scripted {
             tokens_per_batch: 8,
             collective_timeout_ms: 3000,
             freeze_vision: true,
+            train: TrainSettings::default(),
+            lora: None,
         };
         Ok(Welcome { run_id: "r".to_owned(), lease_ttl_ms: 150, engine })
     }

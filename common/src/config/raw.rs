@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use medevo_types::settings::{
-    Dtype, EmbedderSettings, LabelSettings, Objective, OptimizerSettings, RewardSettings, Sampling,
+    Dtype, EmbedderSettings, LabelSettings, LoraSettings, Objective, OptimizerSettings,
+    RewardSettings, Sampling, TrainSettings,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,12 @@ pub struct RunConfig {
     /// Memory and speed of the engine.
     #[serde(default)]
     pub engine: EngineSection,
+    /// How training spends memory.
+    #[serde(default)]
+    pub train: TrainSettings,
+    /// Train low-rank adapters instead of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSettings>,
 }
 
 /// Name, seed and place of the run.

@@ -305,3 +305,51 @@ pub enum Dtype {
     /// bfloat16 weights.
     Bf16,
 }
+
+/// What the ranks of a run split among themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Shard {
+    /// Nothing: every rank holds weights, gradients and moments whole.
+    None,
+    /// Moments and f32 masters: each rank steps its own part of the parameters, and the parts are gathered.
+    Optimizer,
+}
+
+/// How training spends memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSettings {
+    /// Keep only each layer's input in the forward pass and compute the layer again in the backward pass: much
+    /// less memory for about a third more work. The gradients are the same.
+    pub recompute: bool,
+    /// What the ranks split among themselves.
+    pub shard: Shard,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self { recompute: false, shard: Shard::None }
+    }
+}
+
+/// Low-rank adapters (LoRA) beside frozen weights: `y = W x + (alpha / rank) · B A x`. Names as in PEFT's
+/// `LoraConfig`; dropout is 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraSettings {
+    /// Rank of the adapters, PEFT's `r`.
+    pub rank: usize,
+    /// PEFT's `lora_alpha`; the adapter is scaled by alpha / rank.
+    pub alpha: f64,
+    /// Linear layers that get an adapter, as PEFT's `target_modules` lists them: a layer is meant whose name
+    /// is one of these, or ends in a dot and one of these.
+    pub targets: Vec<String>,
+}
+
+impl Default for LoraSettings {
+    fn default() -> Self {
+        let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+        Self { rank: 16, alpha: 32.0, targets: targets.map(str::to_owned).to_vec() }
+    }
+}

@@ -6,7 +6,7 @@ use medevo_common::config::{
     CheckpointSection, ClusterSection, DataSection, EngineSection, EvaluateStage, ModelSection,
     RunConfig, RunSection, StageSection,
 };
-use medevo_types::settings::Dtype;
+use medevo_types::settings::{Dtype, TrainSettings};
 
 use super::arguments::Evaluate;
 use crate::{
@@ -55,6 +55,8 @@ pub(super) async fn evaluate(arguments: Evaluate) -> anyhow::Result<Exit> {
         },
         checkpoint: CheckpointSection::default(),
         engine: EngineSection::default(),
+        train: TrainSettings::default(),
+        lora: None,
     };
     let exit = launch::start(config, Some(workers), Some(run_dir.clone()), false).await?;
     if exit == Exit::Done {

@@ -241,6 +241,8 @@ fn engine_setup(config: &ValidConfig) -> EngineSetup {
         tokens_per_batch: config.engine.tokens_per_batch,
         collective_timeout_ms: millis(config.cluster.collective_timeout_s),
         freeze_vision: config.model.freeze_vision,
+        train: config.train.clone(),
+        lora: config.lora.clone(),
     }
 }
 

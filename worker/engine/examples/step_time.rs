@@ -14,7 +14,7 @@ use medevo_types::{
         ApplyWork, Batch, EngineSetup, Prompt, Purpose, RestoreSource, RolloutUnit, SftExample,
         TrainAnswer, TrainGroup, UpdateWork,
     },
-    settings::{Dtype, Objective, OptimizerSettings, Sampling},
+    settings::{Dtype, Objective, OptimizerSettings, Sampling, TrainSettings},
 };
 
 const STEPS: u64 = 10;
@@ -39,6 +39,8 @@ fn main() -> anyhow::Result<()> {
         tokens_per_batch: 16384,
         collective_timeout_ms: 30_000,
         freeze_vision: false,
+        train: TrainSettings::default(),
+        lora: None,
     };
     let mut engine = Engine::new(&setup, tch::Device::Cpu)?;
     let source = RestoreSource::Model { dir: model.clone() };

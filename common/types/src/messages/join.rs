@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{Incarnation, WorkerId, WorkerTag},
-    settings::Dtype,
+    settings::{Dtype, LoraSettings, TrainSettings},
 };
 
 /// A worker's first words.
@@ -54,6 +54,10 @@ pub struct EngineSetup {
     pub collective_timeout_ms: u64,
     /// Train only the language model; vision features are then cached per image.
     pub freeze_vision: bool,
+    /// How training spends memory.
+    pub train: TrainSettings,
+    /// Train low-rank adapters instead of the weights.
+    pub lora: Option<LoraSettings>,
 }
 
 /// Why a worker may not join.

@@ -12,7 +12,7 @@ use medevo_types::{
         ApplyWork, Batch, EngineSetup, Group, Prompt, Purpose, RestoreSource, RolloutUnit,
         TrainAnswer, TrainGroup, UpdateWork,
     },
-    settings::{Dtype, Objective, OptimizerSettings, Sampling},
+    settings::{Dtype, Objective, OptimizerSettings, Sampling, TrainSettings},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -61,6 +61,8 @@ impl Fixture {
             tokens_per_batch: 1000,
             collective_timeout_ms: 30_000,
             freeze_vision: false,
+            train: TrainSettings::default(),
+            lora: None,
         }
     }
 
