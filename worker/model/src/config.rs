@@ -3,15 +3,31 @@
 //! Two layouts are in use: text fields at the top level beside `vision_config` (the first releases), and
 //! text fields nested under `text_config`. Both are read; what cannot be run is refused by name.
 
+mod fields;
+mod vision;
+
 use std::path::{Path, PathBuf};
 
+use fields::Fields;
 use serde_json::Value;
 
 use crate::error::LoadError;
+use crate::weights;
 
-/// The shape of a Qwen2.5-VL model and its special token ids.
+/// The model families that can be run. They share the decoder; their vision towers differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `qwen2_vl`: LayerNorm, an MLP of two layers with the quick GELU, attention over the whole image.
+    Qwen2Vl,
+    /// `qwen2_5_vl`: RMSNorm, SwiGLU, attention in windows in most blocks.
+    Qwen25Vl,
+}
+
+/// The shape of a Qwen2.5-VL or Qwen2-VL model and its special token ids.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
+    /// Which vision tower it has (`model_type`).
+    pub family: Family,
     /// The decoder.
     pub text: TextConfig,
     /// The vision tower.
@@ -64,9 +80,9 @@ pub struct TextConfig {
 pub struct VisionConfig {
     /// Transformer blocks.
     pub depth: i64,
-    /// Width of the residual stream.
+    /// Width of the residual stream. Qwen2-VL's file calls it `embed_dim`.
     pub hidden_size: i64,
-    /// Width of the SwiGLU layer.
+    /// Width inside the MLP. Qwen2-VL's file gives it as `mlp_ratio` times the width.
     pub intermediate_size: i64,
     /// Attention heads.
     pub num_heads: i64,
@@ -78,11 +94,11 @@ pub struct VisionConfig {
     pub spatial_merge_size: i64,
     /// Frames in a patch; a still image is repeated.
     pub temporal_patch_size: i64,
-    /// Edge of an attention window, pixels.
+    /// Edge of an attention window, pixels; of one token, and unused, in Qwen2-VL.
     pub window_size: i64,
     /// Width of the merged tokens: the decoder's `hidden_size`.
     pub out_hidden_size: i64,
-    /// Blocks that attend over the whole image instead of a window.
+    /// Blocks that attend over the whole image instead of a window: all of them in Qwen2-VL.
     pub fullatt_block_indexes: Vec<i64>,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
@@ -128,11 +144,20 @@ impl ModelConfig {
     /// # Errors
     /// A sentence that names the key.
     pub fn from_json(root: &Value) -> Result<Self, String> {
-        if let Some(kind) = root.get("model_type").and_then(Value::as_str)
-            && kind != "qwen2_5_vl"
-        {
-            return Err(format!("model_type is {kind:?}; only \"qwen2_5_vl\" can be run"));
-        }
+        let family = match root.get("model_type").and_then(Value::as_str) {
+            Some("qwen2_5_vl") => Family::Qwen25Vl,
+            Some("qwen2_vl") => Family::Qwen2Vl,
+            Some(other) => {
+                return Err(format!(
+                    "model_type is {other:?}; only \"qwen2_5_vl\" and \"qwen2_vl\" can be run"
+                ));
+            }
+            None => {
+                return Err(
+                    "model_type is missing; it must say \"qwen2_5_vl\" or \"qwen2_vl\"".into()
+                );
+            }
+        };
         let nested = root.get("text_config").filter(|v| v.is_object());
         let text_fields =
             Fields { value: nested.unwrap_or(root), at: nested.map_or("", |_| "text_config.") };
@@ -143,16 +168,24 @@ impl ModelConfig {
         };
         let top = Fields { value: root, at: "" };
         let text = text_config(&text_fields)?;
-        let vision = vision_config(&vision_fields)?;
+        let vision = match family {
+            Family::Qwen25Vl => vision::qwen25(&vision_fields)?,
+            Family::Qwen2Vl => vision::qwen2(&vision_fields)?,
+        };
         if vision.out_hidden_size != text.hidden_size {
+            let key = match family {
+                Family::Qwen25Vl => "out_hidden_size",
+                Family::Qwen2Vl => "hidden_size",
+            };
             return Err(format!(
-                "vision_config.out_hidden_size is {} but the decoder's hidden_size is {}; they must be equal",
+                "vision_config.{key} is {} but the decoder's hidden_size is {}; they must be equal",
                 vision.out_hidden_size, text.hidden_size
             ));
         }
         let tied =
             |v: &Value| v.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
         Ok(Self {
+            family,
             text,
             vision,
             image_token_id: top.int_or("image_token_id", 151_655)?,
@@ -162,6 +195,13 @@ impl ModelConfig {
             tie_word_embeddings: tied(root) || nested.is_some_and(tied),
             source: None,
         })
+    }
+
+    /// Every tensor of the model with its shape, sorted by name; names are those of the reference's
+    /// modules (`model.language_model.…`, `model.visual.…`). Nothing is allocated.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
+        weights::expected(self)
     }
 }
 
@@ -226,81 +266,4 @@ fn text_config(f: &Fields) -> Result<TextConfig, String> {
         max_position_embeddings: f.int_or("max_position_embeddings", 32_768)?,
         initializer_range: f.float_or("initializer_range", 0.02)?,
     })
-}
-
-fn vision_config(f: &Fields) -> Result<VisionConfig, String> {
-    f.must_be("hidden_act", "silu")?;
-    let hidden_size = f.int("hidden_size")?;
-    let num_heads = f.int_or("num_heads", 16)?;
-    if hidden_size % num_heads != 0 || (hidden_size / num_heads) % 4 != 0 {
-        return Err(format!(
-            "{}hidden_size {hidden_size} does not divide into {num_heads} heads of a width that four divides",
-            f.at
-        ));
-    }
-    let fullatt_block_indexes = match f.value.get("fullatt_block_indexes") {
-        None => vec![7, 15, 23, 31],
-        Some(v) => serde_json::from_value(v.clone())
-            .map_err(|e| format!("{}fullatt_block_indexes is not a list of numbers: {e}", f.at))?,
-    };
-    let rope =
-        f.value.get("rope_parameters").and_then(|r| r.get("rope_theta")).and_then(Value::as_f64);
-    // The first releases call it `in_chans`.
-    let in_channels = f.int_or("in_chans", f.int_or("in_channels", 3)?)?;
-    let config = VisionConfig {
-        depth: f.int_or("depth", 32)?,
-        hidden_size,
-        intermediate_size: f.int("intermediate_size")?,
-        num_heads,
-        in_channels,
-        patch_size: f.int_or("patch_size", 14)?,
-        spatial_merge_size: f.int_or("spatial_merge_size", 2)?,
-        temporal_patch_size: f.int_or("temporal_patch_size", 2)?,
-        window_size: f.int_or("window_size", 112)?,
-        out_hidden_size: f.int("out_hidden_size")?,
-        fullatt_block_indexes,
-        rope_theta: rope.unwrap_or(10_000.0),
-        initializer_range: f.float_or("initializer_range", 0.02)?,
-    };
-    if config.window_size / config.spatial_merge_size / config.patch_size < 1 {
-        return Err(format!("{}window_size is smaller than one merged token", f.at));
-    }
-    Ok(config)
-}
-
-/// One level of the file, with its place for messages.
-struct Fields<'a> {
-    value: &'a Value,
-    at: &'static str,
-}
-
-impl Fields<'_> {
-    fn int(&self, key: &str) -> Result<i64, String> {
-        let value = self.value.get(key).ok_or(format!("{}{key} is missing", self.at))?;
-        // Every size divides or shapes something; only token ids may be 0.
-        let least = if key.ends_with("_id") { 0 } else { 1 };
-        value.as_i64().filter(|n| *n >= least).ok_or_else(|| {
-            format!("{}{key} is {value}, not a whole number of at least {least}", self.at)
-        })
-    }
-
-    fn int_or(&self, key: &str, default: i64) -> Result<i64, String> {
-        if self.value.get(key).is_none_or(Value::is_null) { Ok(default) } else { self.int(key) }
-    }
-
-    fn float_or(&self, key: &str, default: f64) -> Result<f64, String> {
-        match self.value.get(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(v) => v.as_f64().ok_or(format!("{}{key} is {v}, not a number", self.at)),
-        }
-    }
-
-    fn must_be(&self, key: &str, only: &str) -> Result<(), String> {
-        match self.value.get(key).and_then(Value::as_str) {
-            Some(v) if v != only => {
-                Err(format!("{}{key} is {v:?}; only {only:?} can be run", self.at))
-            }
-            _ => Ok(()),
-        }
-    }
 }

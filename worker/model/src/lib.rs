@@ -1,7 +1,8 @@
-//! Qwen2.5-VL in tch: image processor, vision tower, text model, weights, tokenizer and chat template.
+//! Qwen2.5-VL and Qwen2-VL in tch: image processor, vision tower, text model, weights, tokenizer and chat template.
 //!
-//! The reference is transformers' `Qwen2_5_VLForConditionalGeneration` (version 5.23). Goldens made with
-//! it (`tests/golden`) are the judge of every number here.
+//! The references are transformers' `Qwen2_5_VLForConditionalGeneration` and
+//! `Qwen2VLForConditionalGeneration` (version 5.23). Goldens made with them (`tests/golden`) are the judge
+//! of every number here.
 //!
 //! From a question to logits: [`ImageProcessor`] makes [`Pixels`], [`Encoder`] makes [`PromptTokens`],
 //! [`Qwen25Vl::vision`] and [`Qwen25Vl::embed`] make embeddings, [`Qwen25Vl::place_images`] joins them,
@@ -23,7 +24,7 @@ mod vision;
 mod weights;
 
 pub use attend::{Attend, Causal, repeat_kv, scaled_dot};
-pub use config::{ModelConfig, TextConfig, VisionConfig};
+pub use config::{Family, ModelConfig, TextConfig, VisionConfig};
 pub use error::LoadError;
 pub use image::{ImageProcessor, Pixels};
 pub use model::Qwen25Vl;

@@ -13,7 +13,7 @@ use crate::text::TextModel;
 use crate::vision::VisionTower;
 use crate::weights::{self, Scheme, TIED_HEAD, Tensors};
 
-/// Qwen2.5-VL.
+/// Qwen2.5-VL or Qwen2-VL: one decoder, two kinds of vision tower.
 #[derive(Debug)]
 pub struct Qwen25Vl {
     /// Its shape and special tokens.
@@ -45,6 +45,25 @@ impl Qwen25Vl {
         Self::new(config, tensors, Scheme::Flat, device)
     }
 
+    /// A model whose weights are made one after the other, sorted by name: `make` is given the name and
+    /// the shape of each of [`ModelConfig::tensors`].
+    ///
+    /// # Panics
+    /// If a tensor has another shape.
+    pub fn from_fn(
+        config: ModelConfig,
+        device: Device,
+        mut make: impl FnMut(&str, &[i64]) -> Tensor,
+    ) -> Self {
+        let make = |(name, shape): (String, Vec<i64>)| {
+            let tensor = make(&name, &shape).to_device(device);
+            assert_eq!(tensor.size(), shape, "the shape of {name}");
+            (name, tensor)
+        };
+        let tensors = Tensors(config.tensors().into_iter().map(make).collect());
+        Self::new(config, tensors, Scheme::Flat, device)
+    }
+
     fn new(config: ModelConfig, tensors: Tensors, scheme: Scheme, device: Device) -> Self {
         let embeddings = tensors.get("model.language_model.embed_tokens.weight");
         let head = if config.tie_word_embeddings {
@@ -53,7 +72,7 @@ impl Qwen25Vl {
             tensors.get(TIED_HEAD)
         };
         let model = Self {
-            vision: VisionTower::new(&tensors, &config.vision, device),
+            vision: VisionTower::new(&tensors, &config.vision, config.family, device),
             text: TextModel::new(&tensors, &config.text, device),
             config,
             tensors,

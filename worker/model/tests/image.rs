@@ -75,11 +75,17 @@ fn digests_tell_pictures_apart_and_nothing_else() {
     assert_eq!(digest(&p, 10), digest(&clip, 10), "same settings from another directory");
 }
 
+/// 200 times as wide as high is the reference's limit, inclusive; the golden script holds it to that.
 #[test]
 fn needles_are_refused() {
-    let needle = DynamicImage::ImageLuma8(GrayImage::new(1, 300));
-    let message = processor().process(&needle).unwrap_err().to_string();
-    assert!(message.contains("300"), "{message}");
+    for (width, height) in [(1, 300), (402, 2), (2, 402)] {
+        let needle = DynamicImage::ImageLuma8(GrayImage::new(width, height));
+        let message = processor().process(&needle).unwrap_err().to_string();
+        assert!(message.contains(&format!("{width} x {height} pixels")), "{message}");
+        assert!(message.contains("at most 200"), "{message}");
+    }
+    let longest = DynamicImage::ImageLuma8(GrayImage::new(400, 2));
+    assert_eq!(processor().process(&longest).unwrap().grid, [1, 2, 58]);
 }
 
 #[test]

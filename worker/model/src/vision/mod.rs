@@ -1,5 +1,6 @@
 //! The vision tower.
 
+mod family;
 mod layout;
 mod tower;
 

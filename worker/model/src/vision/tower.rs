@@ -6,23 +6,21 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::family::{Mlp, Norm};
 use super::layout::{Batches, Layout};
-use crate::config::VisionConfig;
+use crate::config::{Family, VisionConfig};
 use crate::image::Pixels;
-use crate::layer::{Linear, RmsNorm, SwiGlu};
+use crate::layer::Linear;
 use crate::rotary::{Angles, inverse_frequencies};
 use crate::weights::Tensors;
 
-/// The reference writes this one into the code, not into the configuration.
-const NORM_EPS: f64 = 1e-6;
-
 #[derive(Debug)]
 struct Block {
-    norm1: RmsNorm,
+    norm1: Norm,
     qkv: Linear,
     proj: Linear,
-    norm2: RmsNorm,
-    mlp: SwiGlu,
+    norm2: Norm,
+    mlp: Mlp,
 }
 
 /// The vision tower.
@@ -32,7 +30,7 @@ pub(crate) struct VisionTower {
     /// The reference's three-dimensional convolution, as the matrix that it is: its stride is its kernel.
     patch_embed: Tensor,
     blocks: Vec<Block>,
-    merger_norm: RmsNorm,
+    merger_norm: Norm,
     merger_in: Linear,
     merger_out: Linear,
     frequencies: Tensor,
@@ -48,15 +46,20 @@ struct Segments {
 }
 
 impl VisionTower {
-    pub(crate) fn new(tensors: &Tensors, config: &VisionConfig, device: Device) -> Self {
+    pub(crate) fn new(
+        tensors: &Tensors,
+        config: &VisionConfig,
+        family: Family,
+        device: Device,
+    ) -> Self {
         let block = |i: i64| {
             let at = format!("model.visual.blocks.{i}");
             Block {
-                norm1: RmsNorm::new(tensors, &format!("{at}.norm1"), NORM_EPS),
+                norm1: Norm::new(tensors, &format!("{at}.norm1"), family),
                 qkv: Linear::new(tensors, &format!("{at}.attn.qkv"), true),
                 proj: Linear::new(tensors, &format!("{at}.attn.proj"), true),
-                norm2: RmsNorm::new(tensors, &format!("{at}.norm2"), NORM_EPS),
-                mlp: SwiGlu::new(tensors, &format!("{at}.mlp"), true),
+                norm2: Norm::new(tensors, &format!("{at}.norm2"), family),
+                mlp: Mlp::new(tensors, &format!("{at}.mlp"), family),
             }
         };
         let head_dim = config.hidden_size / config.num_heads;
@@ -64,7 +67,7 @@ impl VisionTower {
             config: config.clone(),
             patch_embed: tensors.get("model.visual.patch_embed.proj.weight"),
             blocks: (0..config.depth).map(block).collect(),
-            merger_norm: RmsNorm::new(tensors, "model.visual.merger.ln_q", NORM_EPS),
+            merger_norm: Norm::new(tensors, "model.visual.merger.ln_q", family),
             merger_in: Linear::new(tensors, "model.visual.merger.mlp.0", true),
             merger_out: Linear::new(tensors, "model.visual.merger.mlp.2", true),
             frequencies: inverse_frequencies(head_dim / 2, config.rope_theta, device),

@@ -4,7 +4,7 @@
 //! `lm_head.weight`. The first releases, and what the reference still writes for a full model, say
 //! `model.…` and `visual.…` instead.
 
-use crate::config::ModelConfig;
+use crate::config::{Family, ModelConfig, TextConfig, VisionConfig};
 
 /// The output projection, absent where it is tied to the embeddings.
 pub(crate) const TIED_HEAD: &str = "lm_head.weight";
@@ -56,19 +56,26 @@ impl Scheme {
 
 /// Every tensor of the model with its shape, sorted by name.
 pub(crate) fn expected(config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
-    let mut all = Vec::new();
-    let mut add = |name: String, shape: &[i64]| all.push((name, shape.to_vec()));
+    let mut all = decoder(&config.text);
+    all.extend(vision_tower(&config.vision, config.family));
+    if !config.tie_word_embeddings {
+        all.push((TIED_HEAD.into(), vec![config.text.vocab_size, config.text.hidden_size]));
+    }
+    all.sort();
+    all
+}
 
-    let t = &config.text;
+fn decoder(t: &TextConfig) -> Vec<(String, Vec<i64>)> {
+    let mut all = Vec::new();
+    let mut add = |name: String, shape: &[i64]| {
+        all.push((format!("model.language_model.{name}"), shape.to_vec()));
+    };
     let (hidden, inner) = (t.hidden_size, t.intermediate_size);
     let (q, kv) = (t.num_attention_heads * t.head_dim, t.num_key_value_heads * t.head_dim);
-    add("model.language_model.embed_tokens.weight".into(), &[t.vocab_size, hidden]);
-    add("model.language_model.norm.weight".into(), &[hidden]);
-    if !config.tie_word_embeddings {
-        add(TIED_HEAD.into(), &[t.vocab_size, hidden]);
-    }
+    add("embed_tokens.weight".into(), &[t.vocab_size, hidden]);
+    add("norm.weight".into(), &[hidden]);
     for i in 0..t.num_hidden_layers {
-        let at = format!("model.language_model.layers.{i}");
+        let at = format!("layers.{i}");
         add(format!("{at}.input_layernorm.weight"), &[hidden]);
         add(format!("{at}.post_attention_layernorm.weight"), &[hidden]);
         for (part, width) in [("q", q), ("k", kv), ("v", kv)] {
@@ -80,36 +87,50 @@ pub(crate) fn expected(config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
         add(format!("{at}.mlp.up_proj.weight"), &[inner, hidden]);
         add(format!("{at}.mlp.down_proj.weight"), &[hidden, inner]);
     }
+    all
+}
 
-    let v = &config.vision;
+fn vision_tower(v: &VisionConfig, family: Family) -> Vec<(String, Vec<i64>)> {
     let (hidden, inner, patch) = (v.hidden_size, v.intermediate_size, v.patch_size);
-    add(
-        "model.visual.patch_embed.proj.weight".into(),
-        &[hidden, v.in_channels, v.temporal_patch_size, patch, patch],
-    );
-    for i in 0..v.depth {
-        let at = format!("model.visual.blocks.{i}");
-        add(format!("{at}.norm1.weight"), &[hidden]);
-        add(format!("{at}.norm2.weight"), &[hidden]);
-        for (part, out, width) in [
-            ("attn.qkv", 3 * hidden, hidden),
-            ("attn.proj", hidden, hidden),
+    let merged = hidden * v.merge_unit();
+    // Name, outputs, inputs.
+    let mlp = match family {
+        Family::Qwen25Vl => vec![
             ("mlp.gate_proj", inner, hidden),
             ("mlp.up_proj", inner, hidden),
             ("mlp.down_proj", hidden, inner),
-        ] {
-            add(format!("{at}.{part}.weight"), &[out, width]);
-            add(format!("{at}.{part}.bias"), &[out]);
+        ],
+        Family::Qwen2Vl => vec![("mlp.fc1", inner, hidden), ("mlp.fc2", hidden, inner)],
+    };
+    let mut linears = vec![
+        ("merger.mlp.0".to_owned(), merged, merged),
+        ("merger.mlp.2".to_owned(), v.out_hidden_size, merged),
+    ];
+    let mut norms = vec!["merger.ln_q".to_owned()];
+    for i in 0..v.depth {
+        let attention = [("attn.qkv", 3 * hidden, hidden), ("attn.proj", hidden, hidden)];
+        let parts = attention.iter().chain(&mlp);
+        linears
+            .extend(parts.map(|(part, out, inputs)| (format!("blocks.{i}.{part}"), *out, *inputs)));
+        norms.extend(["norm1", "norm2"].map(|part| format!("blocks.{i}.{part}")));
+    }
+
+    let mut all = Vec::new();
+    let mut add = |name: String, shape: &[i64]| {
+        all.push((format!("model.visual.{name}"), shape.to_vec()));
+    };
+    let kernel = [hidden, v.in_channels, v.temporal_patch_size, patch, patch];
+    add("patch_embed.proj.weight".into(), &kernel);
+    for (name, out, inputs) in linears {
+        add(format!("{name}.weight"), &[out, inputs]);
+        add(format!("{name}.bias"), &[out]);
+    }
+    for name in norms {
+        add(format!("{name}.weight"), &[hidden]);
+        if family == Family::Qwen2Vl {
+            add(format!("{name}.bias"), &[hidden]);
         }
     }
-    let merged = hidden * v.merge_unit();
-    add("model.visual.merger.ln_q.weight".into(), &[hidden]);
-    add("model.visual.merger.mlp.0.weight".into(), &[merged, merged]);
-    add("model.visual.merger.mlp.0.bias".into(), &[merged]);
-    add("model.visual.merger.mlp.2.weight".into(), &[v.out_hidden_size, merged]);
-    add("model.visual.merger.mlp.2.bias".into(), &[v.out_hidden_size]);
-
-    all.sort();
     all
 }
 
