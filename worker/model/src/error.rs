@@ -32,7 +32,7 @@ pub enum LoadError {
         reason: String,
     },
     /// The tensors in the weight files are not those that the configuration asks for.
-    #[error("the weights in {dir} do not fit its config.json:{}", list(.missing, .extra, .misshapen))]
+    #[error("the weights in {dir} do not fit its config.json:{}", list(.missing, .extra, .misshapen, .misplaced))]
     Tensors {
         /// The model directory.
         dir: PathBuf,
@@ -42,12 +42,24 @@ pub enum LoadError {
         extra: Vec<String>,
         /// Tensors of another shape or an unusable element type, each with both shapes.
         misshapen: Vec<String>,
+        /// Tensors that are not in the file where the index looks for them, or in two places.
+        misplaced: Vec<String>,
     },
 }
 
-fn list(missing: &[String], extra: &[String], misshapen: &[String]) -> String {
+fn list(
+    missing: &[String],
+    extra: &[String],
+    misshapen: &[String],
+    misplaced: &[String],
+) -> String {
     let mut out = String::new();
-    for (what, names) in [("missing", missing), ("unexpected", extra), ("misshapen", misshapen)] {
+    for (what, names) in [
+        ("missing", missing),
+        ("unexpected", extra),
+        ("misshapen", misshapen),
+        ("misplaced", misplaced),
+    ] {
         if !names.is_empty() {
             out += &format!("\n  {what} ({}): {}", names.len(), names.join(", "));
         }

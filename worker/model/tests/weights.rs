@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use medevo_model::{Attend, Causal, LoadError, ModelConfig, Pixels, Qwen25Vl, scaled_dot};
+use medevo_model::{Attend, Causal, Family, LoadError, ModelConfig, Pixels, Qwen25Vl, scaled_dot};
 use tch::{Device, Kind, Tensor};
 
 fn golden(variant: &str) -> PathBuf {
@@ -40,7 +40,7 @@ fn equal(a: &Qwen25Vl, b: &Qwen25Vl) {
 /// A checkpoint that lost or renamed a tensor would not open, or would open as another model.
 #[test]
 fn saved_and_loaded_weights_are_the_same() {
-    for variant in ["nested", "flat"] {
+    for variant in ["nested", "flat", "qwen2_vl"] {
         let model = load(&golden(variant)).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("checkpoint");
@@ -128,6 +128,36 @@ fn configurations_that_cannot_be_run_are_refused_by_key() {
     }
 }
 
+/// Qwen2-VL's tower has keys of its own; another activation would run, and be another model.
+#[test]
+fn configurations_of_qwen2_vl_are_refused_by_key() {
+    let text = std::fs::read_to_string(golden("qwen2_vl").join("config.json")).unwrap();
+    let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let read = ModelConfig::from_json(&whole).unwrap();
+    assert_eq!(read.family, Family::Qwen2Vl);
+    assert_eq!((read.vision.hidden_size, read.vision.intermediate_size), (32, 96));
+    for (key, value) in [
+        ("hidden_act", serde_json::json!("silu")),
+        ("embed_dim", serde_json::json!(30)),
+        ("num_heads", serde_json::json!(7)),
+        ("mlp_ratio", serde_json::json!("four")),
+        ("mlp_ratio", serde_json::json!(0)),
+        ("hidden_size", serde_json::json!(64)),
+    ] {
+        let mut changed = whole.clone();
+        changed["vision_config"][key] = value;
+        let message = ModelConfig::from_json(&changed).unwrap_err();
+        assert!(
+            message.contains(&format!("vision_config.{key}")) || message.contains("embed_dim"),
+            "{key}: {message}"
+        );
+    }
+    let mut unnamed = whole.clone();
+    unnamed.as_object_mut().unwrap().remove("model_type");
+    let message = ModelConfig::from_json(&unnamed).unwrap_err();
+    assert!(message.contains("model_type is missing"), "{message}");
+}
+
 #[test]
 fn a_seed_makes_the_same_weights_and_another_makes_others() {
     let draw = |seed| Qwen25Vl::random(demo_config(), seed, Device::Cpu);
@@ -169,9 +199,10 @@ fn loss(model: &Qwen25Vl) -> Tensor {
 /// A tensor that no gradient reaches is a tensor that is never trained.
 #[test]
 fn gradients_reach_every_parameter() {
-    for tied in [true, false] {
-        let mut config = demo_config();
-        config.tie_word_embeddings = tied;
+    let mut untied = demo_config();
+    untied.tie_word_embeddings = !untied.tie_word_embeddings;
+    let qwen2_vl = ModelConfig::load(&golden("qwen2_vl")).unwrap();
+    for config in [demo_config(), untied, qwen2_vl] {
         let model = Qwen25Vl::random(config, 1, Device::Cpu);
         loss(&model).backward();
         for (name, tensor) in model.parameters() {

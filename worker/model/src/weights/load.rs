@@ -1,24 +1,18 @@
-//! Reading safetensors, one file or several with an index.
-//!
-//! Each tensor is read from its place in the file straight into one buffer, so loading needs the model
-//! and its largest tensor in memory, not the model twice.
+//! Reading the weights of a model directory, one safetensors file or several with an index.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
-use serde_json::Value;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
+use super::index::Index;
+use super::shard::{Shard, kind_of};
 use super::{Scheme, TIED_HEAD, Tensors, expected};
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 
-/// Longest header that is believed, bytes.
-const MAX_HEADER: u64 = 100 << 20;
+/// Where a tensor lies: which shard, and its name there.
+type Place = (usize, String);
 
 /// Reads every tensor of the model and says which naming scheme the files follow.
 pub(crate) fn load(
@@ -27,18 +21,16 @@ pub(crate) fn load(
     kind: Kind,
     device: Device,
 ) -> Result<(Tensors, Scheme), LoadError> {
+    let index = Index::read(dir)?;
+    let files = index.as_ref().map_or(vec!["model.safetensors"], Index::files);
     let mut shards =
-        shard_paths(dir)?.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
-    let mut found: BTreeMap<String, (usize, String)> = BTreeMap::new();
-    for (index, shard) in shards.iter().enumerate() {
-        for name in shard.tensors.keys() {
-            found.insert(Scheme::canonical(name), (index, name.clone()));
-        }
-    }
+        files.into_iter().map(|file| Shard::open(dir.join(file))).collect::<Result<Vec<_>, _>>()?;
     let scheme = Scheme::of(shards.iter().flat_map(|s| s.tensors.keys().map(String::as_str)));
 
+    let mut misplaced = index.as_ref().map_or(Vec::new(), |index| absent(index, &shards));
+    let found = find(&shards, &mut misplaced);
     let expected = expected(config);
-    check(dir, config, &expected, &found, &shards)?;
+    check(dir, config, &expected, &found, &shards, misplaced)?;
     let mut tensors = Vec::with_capacity(expected.len());
     for (name, shape) in expected {
         let (shard, raw_name) = &found[&name];
@@ -47,13 +39,46 @@ pub(crate) fn load(
     Ok((Tensors(tensors), scheme))
 }
 
+/// The tensors that the index promises and the named file does not hold.
+fn absent(index: &Index, shards: &[Shard]) -> Vec<String> {
+    let by_file: BTreeMap<&str, &Shard> = shards.iter().map(|s| (file_name(s), s)).collect();
+    let lacks = |name: &str, file: &str| !by_file[file].tensors.contains_key(name);
+    index
+        .file_of
+        .iter()
+        .filter(|(name, file)| lacks(name, file))
+        .map(|(name, file)| format!("{name} is not in {file}, where the index looks for it"))
+        .collect()
+}
+
+/// The place of each tensor by its canonical name. A second place is reported: one of the two would be
+/// left out without a word.
+fn find(shards: &[Shard], misplaced: &mut Vec<String>) -> BTreeMap<String, Place> {
+    let mut found: BTreeMap<String, Place> = BTreeMap::new();
+    for (index, shard) in shards.iter().enumerate() {
+        for name in shard.tensors.keys() {
+            let before = found.insert(Scheme::canonical(name), (index, name.clone()));
+            if let Some((first, first_name)) = before {
+                let (one, other) = (file_name(&shards[first]), file_name(shard));
+                misplaced.push(format!("{first_name} in {one} is also {name} in {other}"));
+            }
+        }
+    }
+    found
+}
+
+fn file_name(shard: &Shard) -> &str {
+    shard.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
 /// Compares what there is with what there should be, and names every difference.
 fn check(
     dir: &Path,
     config: &ModelConfig,
     expected: &[(String, Vec<i64>)],
-    found: &BTreeMap<String, (usize, String)>,
+    found: &BTreeMap<String, Place>,
     shards: &[Shard],
+    misplaced: Vec<String>,
 ) -> Result<(), LoadError> {
     let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
     for (name, shape) in expected {
@@ -78,107 +103,8 @@ fn check(
         })
         .map(|(_, (_, raw_name))| raw_name.clone())
         .collect::<Vec<_>>();
-    if missing.is_empty() && extra.is_empty() && misshapen.is_empty() {
+    if [&missing, &extra, &misshapen, &misplaced].iter().all(|names| names.is_empty()) {
         return Ok(());
     }
-    Err(LoadError::Tensors { dir: dir.to_path_buf(), missing, extra, misshapen })
-}
-
-/// The weight files of a model directory.
-fn shard_paths(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let index = dir.join("model.safetensors.index.json");
-    if !index.exists() {
-        return Ok(vec![dir.join("model.safetensors")]);
-    }
-    let text = std::fs::read_to_string(&index)
-        .map_err(|source| LoadError::Io { path: index.clone(), source })?;
-    let bad = |reason: String| LoadError::Weights { path: index.clone(), reason };
-    let value: Value = serde_json::from_str(&text).map_err(|e| bad(format!("not JSON: {e}")))?;
-    let map = value
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| bad("it has no weight_map".to_owned()))?;
-    let mut files: Vec<&str> = map.values().filter_map(Value::as_str).collect();
-    files.sort_unstable();
-    files.dedup();
-    if let Some(outside) = files.iter().find(|f| f.contains('/') || f.contains('\\')) {
-        return Err(bad(format!("its weight_map leads out of the directory, to {outside:?}")));
-    }
-    Ok(files.into_iter().map(|f| dir.join(f)).collect())
-}
-
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    match dtype {
-        Dtype::F32 => Some(Kind::Float),
-        Dtype::F64 => Some(Kind::Double),
-        Dtype::F16 => Some(Kind::Half),
-        Dtype::BF16 => Some(Kind::BFloat16),
-        _ => None,
-    }
-}
-
-/// One open weight file.
-struct Shard {
-    path: PathBuf,
-    file: File,
-    /// Where the first tensor begins, bytes.
-    start: u64,
-    tensors: BTreeMap<String, TensorInfo>,
-}
-
-impl Shard {
-    /// Reads the header and checks that the file is as long as it says.
-    fn open(path: PathBuf) -> Result<Self, LoadError> {
-        let io = |source| LoadError::Io { path: path.clone(), source };
-        let bad = |reason: String| LoadError::Weights { path: path.clone(), reason };
-        let mut file = File::open(&path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let mut size = [0u8; 8];
-        file.read_exact(&mut size).map_err(|_| bad("it is shorter than its header".to_owned()))?;
-        let size = u64::from_le_bytes(size);
-        if size > MAX_HEADER || 8 + size > length {
-            return Err(bad(format!("its header claims {size} bytes, the file has {length}")));
-        }
-        let mut header = vec![0u8; size as usize];
-        file.read_exact(&mut header).map_err(io)?;
-        let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|e| bad(format!("its header is unreadable: {e}")))?;
-        let tensors: BTreeMap<String, TensorInfo> =
-            metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        let start = 8 + size;
-        for (name, info) in &tensors {
-            let (begin, end) = info.data_offsets;
-            let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, d| n.checked_mul(*d));
-            if end < begin || bits != (end - begin).checked_mul(8) {
-                return Err(bad(format!("the place of tensor {name} does not fit its shape")));
-            }
-            if (end as u64).checked_add(start).is_none_or(|end| end > length) {
-                return Err(bad(format!("it ends before tensor {name} does")));
-            }
-        }
-        Ok(Self { path, file, start, tensors })
-    }
-
-    /// The tensor as a leaf of `kind` on `device`.
-    fn read(
-        &mut self,
-        name: &str,
-        shape: &[i64],
-        kind: Kind,
-        device: Device,
-    ) -> Result<Tensor, LoadError> {
-        let info = &self.tensors[name];
-        let from = kind_of(info.dtype).expect("check refuses other element types");
-        let (begin, end) = info.data_offsets;
-        let mut bytes = vec![0u8; end - begin];
-        let io = |source| LoadError::Io { path: self.path.clone(), source };
-        self.file.seek(SeekFrom::Start(self.start + begin as u64)).map_err(io)?;
-        self.file.read_exact(&mut bytes).map_err(io)?;
-        let tensor =
-            Tensor::f_from_data_size(&bytes, shape, from).map_err(|e| LoadError::Weights {
-                path: self.path.clone(),
-                reason: format!("tensor {name} cannot be made: {e}"),
-            })?;
-        Ok(tensor.to_kind(kind).to_device(device))
-    }
+    Err(LoadError::Tensors { dir: dir.to_path_buf(), missing, extra, misshapen, misplaced })
 }

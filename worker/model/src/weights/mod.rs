@@ -1,9 +1,11 @@
 //! The weights: which there are, reading, drawing and writing them.
 
 mod draw;
+mod index;
 mod load;
 mod names;
 mod save;
+mod shard;
 
 use tch::Tensor;
 
