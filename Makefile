@@ -1,11 +1,14 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup build demo demo-full test lint docs goldens peers clean
+.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: ## libtorch and protoc into .venv (idempotent)
 	@ops/setup
+
+setup-peers: setup ## transformers and peft into .peers, with .venv's torch (idempotent)
+	@ops/setup-peers
 
 build: setup ## the two binaries, into target/debug
 	cargo build --bins
@@ -16,7 +19,7 @@ demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 m
 demo-full: build ## the demo with three seeds and the TTRL baseline
 	@ops/demo/run 0 1 2 --ttrl
 
-test: build ## every test, with real processes
+test: build setup-peers ## every test, with real processes, and transformers on what we save
 	cargo test --workspace --no-fail-fast
 
 lint: setup ## formatting, clippy with warnings denied, licences
@@ -27,17 +30,12 @@ lint: setup ## formatting, clippy with warnings denied, licences
 docs: build ## docs/config.md from the code
 	target/debug/medevo-coord docs config > docs/config.md
 
-.peers/bin/python: tests/peers/requirements.txt
-	python3 -m venv .peers
-	.peers/bin/pip install -q -r tests/peers/requirements.txt
-	touch $@
-
-goldens: .peers/bin/python ## remake the golden numbers with transformers and TRL (downloads them into .peers)
+goldens: setup ## remake the golden numbers with transformers and TRL (downloads them into .peers)
+	@ops/setup-peers trl
 	.peers/bin/python tests/golden/make_model_goldens.py
 	.peers/bin/python tests/golden/make_loss_goldens.py
 
-peers: build .peers/bin/python ## hold the worker and its checkpoints against transformers (downloads it into .peers)
-	.peers/bin/python tests/peers/model_round_trip.py
+peers: build setup-peers ## hold the worker's answers against transformers
 	.peers/bin/python tests/peers/check.py
 
 clean: ## what the build and the demo made; .venv stays
