@@ -33,6 +33,7 @@ docs: build ## docs/config.md from the code
 goldens: setup ## remake the golden numbers with transformers and TRL (downloads them into .peers)
 	@ops/setup-peers trl
 	.peers/bin/python tests/golden/make_model_goldens.py
+	.peers/bin/python tests/golden/make_published_goldens.py
 	.peers/bin/python tests/golden/make_loss_goldens.py
 
 peers: build setup-peers ## hold the worker's answers against transformers
