@@ -57,6 +57,13 @@ pub struct ManifestPosition {
     pub stage: usize,
     /// Steps of that stage that are committed.
     pub done: u64,
+    /// Questions that dynamic sampling has drawn in it beyond the usual.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub extra: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why a checkpoint is not good: the first file that is at fault.

@@ -228,6 +228,10 @@ fn values_out_of_range_name_their_path_and_the_way_out() {
             "`stage[1].objective.importance_cap` must be 0 (off) or at least 1",
         ),
         (
+            "stage.adapt.objective.num_iterations=0",
+            "`stage[1].objective.num_iterations` must be at least 1",
+        ),
+        (
             "stage.adapt.objective.entropy_weight=-1",
             "`stage[1].objective.entropy_weight` must be 0 or more",
         ),

@@ -24,7 +24,7 @@ fn checkpoint(dir: &Path, files: &[(&str, Vec<u8>)]) -> Manifest {
         run_id: "demo-s1".into(),
         step: Step(40),
         policy: PolicyVersion(38),
-        position: ManifestPosition { stage: 2, done: 40 },
+        position: ManifestPosition { stage: 2, done: 40, extra: 0 },
         config: Digest("c".repeat(64)),
         seed: 1,
         holding: Digest("d".repeat(64)),

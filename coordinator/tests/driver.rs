@@ -60,6 +60,63 @@ async fn a_run_of_three_steps_reaches_done() {
     assert!(status.figures.contains_key("loss"));
 }
 
+// Driver, core and scorer each keep their own account of a rollout's rounds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollouts_go_on_until_enough_groups_train_and_serve_two_steps_each() {
+    let run = Run::new(
+        r#"
+        [[stage]]
+        kind = "rl"
+        name = "adapt"
+        data = "target"
+        steps = 4
+        questions = 4
+        dynamic_sampling_rounds = 9
+        rollout = { n = 6 }
+        objective = { num_iterations = 2, scale_rewards = "batch" }
+    "#,
+    );
+    let (handle, _task) = run.coordinator();
+    let mut worker = Worker::new("w0", 1);
+    worker.agrees_on = |sample| sample.ends_with(['1', '4', '6']);
+    let heard = worker.heard.clone();
+    let _worker = worker.start(&handle);
+    assert_eq!(outcome(&handle).await, Outcome::Done);
+
+    let events = run.events();
+    let commits: Vec<_> =
+        events.iter().filter(|event| event["event"] == "step_committed").collect();
+    assert_eq!(commits.len(), 4);
+    let samples = SampleRecord::read_all(&run.dir.samples_file()).expect("samples");
+    for (step, commit) in (1..).zip(&commits) {
+        assert_eq!(commit["trained"], 4, "five of the eight questions teach, enough for four");
+        let silent = commit["figures"]["groups_without_signal"].as_f64().expect("a number");
+        if step % 2 == 1 {
+            let drawn = samples.iter().filter(|sample| sample.step == step).count();
+            assert_eq!(drawn as f64, 4.0 + silent, "every question drawn is on record once");
+        }
+    }
+    assert!(commits.iter().any(|commit| commit["figures"]["rounds"].as_f64() > Some(1.0)));
+    let updates: Vec<serde_json::Value> = heard
+        .lock()
+        .expect("no panics")
+        .iter()
+        .map(|text| serde_json::from_str(text).expect("a directive"))
+        .filter(|directive: &serde_json::Value| directive["Update"].is_object())
+        .collect();
+    let groups = |at: usize| &updates[at]["Update"]["batch"]["Grpo"]["groups"];
+    assert_eq!(groups(0), groups(1), "one rollout, two steps");
+    assert_ne!(groups(1), groups(2));
+    // Batch scale: identical groups get identical advantages, whichever round they came in.
+    let advantages: Vec<&serde_json::Value> = groups(0)
+        .as_array()
+        .expect("groups")
+        .iter()
+        .map(|group| &group["answers"][0]["advantage"])
+        .collect();
+    assert!(advantages.iter().all(|advantage| *advantage == advantages[0]), "{advantages:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_finished_run_is_known_as_done_and_its_checkpoint_is_whole() {
     let run = Run::new(THREE_STEPS);

@@ -125,7 +125,7 @@ fn inv_5_a_checkpoint_that_is_not_whole_is_passed_over_loudly() {
         dir: dir.path().join("step-000002"),
         step: Step(2),
         policy: PolicyVersion(2),
-        position: Position { stage: 0, done: 2 },
+        position: Position { stage: 0, done: 2, extra: 0 },
         holding: Digest("h".into()),
         reference: None,
         untrained: false,

@@ -4,7 +4,11 @@ The loss and its gradient are TRL's own: `GRPOTrainer._compute_loss` of the inst
 unbound, on a stand-in that carries only the settings that the method reads. Its one model call,
 `_get_per_token_logps_and_entropies`, is answered with a leaf tensor of log-probabilities, so that
 `loss.backward()` yields d loss / d log-probability; entropies are a second leaf. The KL estimators k1 and k2,
-which TRL lacks, come from `plain_loss`. The optimizer numbers are torch.optim.AdamW's.
+which TRL lacks, come from `plain_loss`, which is held against TRL where TRL has the numbers. The optimizer
+numbers are torch.optim.AdamW's.
+
+"Stale" cases are those of a rollout's second and later updates (num_iterations): old log-probabilities that
+differ from the policy's.
 
 Run: python tests/golden/make_loss_goldens.py   (needs trl 1.16 and torch 2.11)
 """
@@ -56,14 +60,23 @@ def stand_in(case, logps, entropies):
 
 
 def plain_loss(case, logps, old, ref, advantages, mask):
-    """The token-mean loss with another KL estimator, and that KL's mean."""
-    ratio = torch.exp(logps - (logps.detach() if old is None else old))
-    bounded = ratio.clamp(1 - case["clip_low"], 1 + case["clip_high"])
-    gain = torch.min(ratio * advantages[:, None], bounded * advantages[:, None])
+    """The loss without bonus and correction, with any KL estimator; and that KL's mean over tokens."""
+    loss_type = case["loss_type"]
+    lengths = mask.sum(1, keepdim=True)
+    log_ratio = logps - (logps.detach() if old is None else old)
+    if loss_type == "gspo" or case.get("importance_sampling_level") == "sequence":
+        log_ratio = (log_ratio * mask).sum(1, keepdim=True) / lengths
+    ratio, advantages = torch.exp(log_ratio), advantages[:, None]
+    if loss_type == "cispo":
+        gain = ratio.detach().clamp(max=case["clip_high"]) * advantages * logps
+    else:
+        bounded = ratio.clamp(1 - case["clip_low"], 1 + case["clip_high"])
+        gain = torch.min(ratio * advantages, bounded * advantages)
     d = logps - ref
-    kl = {"k1": d, "k2": d.square() / 2}[case["kl_estimator"]]
-    mean = lambda t: (t * mask).sum() / mask.sum()
-    return mean(case["beta"] * kl - gain), mean(kl).item()
+    kl = {"k1": d, "k2": d.square() / 2, "k3": torch.exp(-d) + d - 1}[case.get("kl_estimator", "k3")]
+    loss = (case["beta"] * kl - gain) * mask
+    by = {"grpo": lengths * len(mask), "gspo": lengths * len(mask), "dr_grpo": len(mask) * MAX_NEW_TOKENS}
+    return (loss / by.get(loss_type, mask.sum())).sum(), ((kl * mask).sum() / mask.sum()).item()
 
 
 def loss_case(name, loss_type, beta, low, high, fresh, seed, **more):
@@ -108,11 +121,22 @@ def loss_case(name, loss_type, beta, low, high, fresh, seed, **more):
     loss = GRPOTrainer._compute_loss(trainer, trainer.model, inputs)
     metrics = trainer._metrics["train"]
     kl = metrics["kl"][0] if beta else 0.0
+    plain, plain_kl = plain_loss(case, logps, old, ref, advantages, mask)
     if "kl_estimator" in more:
-        loss, kl = plain_loss(case, logps, old, ref, advantages, mask)
+        loss, kl = plain, plain_kl
+    elif not more.keys() & {"entropy_weight", "importance_cap"}:
+        # What stands in for TRL elsewhere must be TRL's where both have a number.
+        ours, theirs = (torch.autograd.grad(l, logps, retain_graph=True)[0] for l in (plain, loss))
+        assert torch.allclose(plain, loss, atol=1e-6) and torch.allclose(ours, theirs, atol=1e-6), name
+        assert not beta or abs(plain_kl - kl) < 1e-5, name
     loss.backward()
     rows = lambda t: [r[:n] for r, n in zip(t.tolist(), lengths)]
-    clipped = "cispo_clip_ratio" if loss_type == "cispo" else "clip_ratio/region_mean"
+    shares = {"either": "region_mean", "low": "low_mean", "high": "high_mean"}
+    if loss_type == "cispo":
+        bound = metrics["cispo_clip_ratio"][0]
+        clipped = {"either": bound, "low": 0.0, "high": bound}
+    else:
+        clipped = {side: metrics[f"clip_ratio/{share}"][0] for side, share in shares.items()}
     case |= {
         "advantages": advantages.tolist(),
         "logps": rows(logps.detach()),
@@ -121,7 +145,7 @@ def loss_case(name, loss_type, beta, low, high, fresh, seed, **more):
         "loss": loss.item(),
         "gradient": rows(logps.grad),
         "kl": kl,
-        "clip_fraction": metrics[clipped][0],
+        "clipped": clipped,
     }
     if "importance_cap" in more:
         case["rollout"] = rows(rollout)
@@ -193,6 +217,21 @@ def main():
                 said = "".join(f", {key} {value}" for key, value in more.items())
                 name = f"{loss_type}, beta {beta}, clip_high {high}{said}, {age} old log-probabilities"
                 cases.append(loss_case(name, loss_type, beta, low, high, fresh, 11 + len(cases), **more))
+    # The rest of loss type × level × estimator, off policy. The clips are narrow and the upper one higher.
+    have = {(c["loss_type"], c.get("importance_sampling_level", "token"), c.get("kl_estimator", "k3"), c["beta"])
+            for c in cases if c["old"] and not c.keys() & {"rollout", "entropies"}}
+    for loss_type in ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo"):
+        for level in ("token", "sequence"):
+            for estimator, beta in (("k3", 0.0), ("k3", 0.5), ("k1", 0.5), ("k2", 0.5)):
+                if (loss_type, level, estimator, beta) in have or (loss_type, level) == ("gspo", "sequence"):
+                    continue
+                more = dict(sequence) if level == "sequence" else {}
+                if estimator != "k3":
+                    more["kl_estimator"] = estimator
+                high = 1.1 if loss_type == "cispo" else 0.12
+                said = "".join(f", {key} {value}" for key, value in more.items())
+                name = f"{loss_type}, beta {beta}, clip_high {high}{said}, stale old log-probabilities"
+                cases.append(loss_case(name, loss_type, beta, 0.05, high, False, 11 + len(cases), **more))
     loss = {"trl": trl.__version__, "torch": torch.__version__, "cases": cases}
     (OUT / "loss.json").write_text(json.dumps(loss, indent=1) + "\n")
     (OUT / "adamw.json").write_text(json.dumps({"torch": torch.__version__, **adamw_case()}, indent=1) + "\n")

@@ -176,8 +176,13 @@ pub struct RlStage {
     pub data: String,
     /// Optimizer steps.
     pub steps: u64,
-    /// Questions a step.
+    /// Questions a rollout, and so a step (with objective.num_iterations so many steps).
     pub questions: usize,
+    /// Dynamic sampling (DAPO): while fewer than `questions` groups teach something, because a group abstains or
+    /// all its rewards are equal, the rollout goes on with the next questions of the order, as many as are
+    /// missing, for up to so many rounds more. 0 turns it off. No rollout draws more questions than the data has.
+    #[serde(default)]
+    pub dynamic_sampling_rounds: u64,
     /// How candidates are drawn.
     #[serde(default)]
     pub rollout: Sampling,

@@ -132,6 +132,7 @@ impl Rules {
     pub fn objective(&mut self, objective: &Objective, path: &str) {
         self.not_negative(objective.beta, &format!("{path}.beta"));
         self.share(objective.clip_low, &format!("{path}.clip_low"));
+        self.at_least_one(objective.num_iterations, &format!("{path}.num_iterations"));
         let (high, at) = (objective.clip_high, format!("{path}.clip_high"));
         self.not_negative(high, &at);
         self.require(

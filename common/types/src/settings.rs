@@ -124,7 +124,8 @@ impl Default for RewardSettings {
 pub enum ScaleRewards {
     /// Divide by the group's standard deviation.
     Group,
-    /// Divide by the standard deviation over the step's groups.
+    /// Divide by the standard deviation over the rollout's groups that have a consensus; with dynamic sampling
+    /// over those that train.
     Batch,
     /// Only subtract the group's mean.
     None,
@@ -188,8 +189,12 @@ pub struct Objective {
     pub clip_low: f64,
     /// Upper clip: the ratio is kept below 1 + clip_high; with `cispo` below clip_high.
     pub clip_high: f64,
-    /// What one importance ratio is taken over. With one update a rollout the ratio is 1 and both levels give
-    /// the same step, unless importance_cap corrects an answer's tokens differently.
+    /// Optimizer steps on the groups of one rollout (μ), TRL's `num_iterations`. The first takes the importance
+    /// ratio against the policy itself, so it is exactly 1; the others against the rollout's own
+    /// log-probabilities. Evaluations and checkpoints wait for the last one. A stage's last rollout may get fewer.
+    pub num_iterations: u64,
+    /// What one importance ratio is taken over. In the first update of a rollout the ratio is 1 and both levels
+    /// give the same step, unless importance_cap corrects an answer's tokens differently.
     pub importance_sampling_level: ImportanceLevel,
     /// How the KL is estimated at each token, from d = log policy − log reference there. The estimate itself is
     /// differentiated. Not used while beta is 0.
@@ -199,7 +204,9 @@ pub struct Objective {
     pub entropy_weight: f64,
     /// Truncated importance sampling: each token's policy loss is multiplied by min(training probability /
     /// rollout probability, importance_cap). TRL's `vllm_importance_sampling_clip_max` in its mode
-    /// `token_truncate`. 0 turns it off, else at least 1.
+    /// `token_truncate`. 0 turns it off, else at least 1. It corrects the first update of a rollout; from the
+    /// second on (num_iterations) the clipped ratio is itself taken against the rollout, so nothing is left to
+    /// correct.
     pub importance_cap: f64,
 }
 
@@ -220,6 +227,7 @@ impl Default for Objective {
             beta: 0.5,
             clip_low: 0.2,
             clip_high: 0.2,
+            num_iterations: 1,
             importance_sampling_level: ImportanceLevel::Token,
             kl_estimator: KlEstimator::K3,
             entropy_weight: 0.0,

@@ -84,9 +84,10 @@ impl Core {
                     attempt: Attempt(1),
                     nonfinite: 0,
                     figures: Vec::new(),
+                    extra: 0,
                 }))
             }
-            None => match self.draw(at) {
+            None => match self.draw(at, 1, None, Vec::new()) {
                 Some(draw) => Work::Draw(draw),
                 None => return,
             },

@@ -18,12 +18,12 @@ const MAX_SAVES: u32 = 3;
 const TRIES_PER_TERM: u64 = 100;
 
 impl Core {
-    /// The checkpoint that is due after a committed step, else the next piece of work.
+    /// The checkpoint that is due after a cycle's last step, else the next piece of work. Within a cycle none is
+    /// written: it would have to hold the scored groups.
     pub(crate) fn save_if_due(&self, at: TrainStep) -> Work {
-        let every = self.spec.checkpoint_every;
         let why = if self.position.stage > at.stage {
             SaveReason::StageEnd
-        } else if every > 0 && at.step.0.is_multiple_of(every) {
+        } else if at.due(self.spec.checkpoint_every, at.step.0) {
             SaveReason::Periodic
         } else {
             return Work::Next;

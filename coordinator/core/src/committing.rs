@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use medevo_types::{Attempt, Digest, messages::Rejection};
 
 use crate::{
-    Core, Event, Millis, Output, Record,
-    phase::{Answer, Committing, Phase, Work},
+    Core, Event, Millis, Output, Position, Record,
+    phase::{Answer, Committing, Learn, Phase, Work},
     plan::{self, TrainStep},
     weights::{Weights, prevailing},
 };
@@ -19,11 +19,14 @@ impl Core {
         let learn = *updating.learn;
         let at = learn.at;
         let mut figures: BTreeMap<String, f64> =
-            learn.figures.into_iter().chain(ballot.figures).collect();
+            learn.figures.iter().cloned().chain(ballot.figures).collect();
         figures.insert("grad_norm".to_owned(), ballot.grad_norm);
+        if at.iterations > 1 {
+            figures.insert("iteration".to_owned(), at.iteration as f64);
+        }
         let reset_moments = self.stage_start == Some((at.stage, self.policy));
         self.policy = self.policy.next();
-        self.record_commit(at, learn.attempt, ballot.gradient, out);
+        self.record_commit(at, learn.attempt, ballot.gradient, learn.extra, out);
         self.weights = Weights::AppliedBy(
             self.seats.ranks.iter().map(|seat| seat.member.tag.clone()).collect(),
         );
@@ -32,7 +35,8 @@ impl Core {
             attempt: learn.attempt,
             lr: self.lr(at),
             reset_moments,
-            trained: learn.batch.len(),
+            batch: learn.batch,
+            rollout: learn.figures,
             figures,
             applied: BTreeMap::new(),
             deadline: now + self.spec.deadlines.apply_ms,
@@ -45,12 +49,15 @@ impl Core {
         at: TrainStep,
         attempt: Attempt,
         gradient: Digest,
+        extra: u64,
         out: &mut Output,
     ) {
         let (generation, policy) = (self.seats.generation, self.policy);
         out.records.push(Record::Commit { step: at.step, attempt, generation, policy, gradient });
         self.committed = at.step;
-        self.position = plan::after(&self.spec, at.stage, at.stage_step);
+        let extra = self.position.extra + extra;
+        let position = Position { stage: at.stage, done: at.stage_step, extra };
+        self.position = plan::settled(&self.spec, position);
     }
 
     fn lr(&self, at: TrainStep) -> f64 {
@@ -58,18 +65,25 @@ impl Core {
             .map_or(0.0, |(optimizer, steps)| optimizer.lr_at(at.stage_step, steps))
     }
 
-    /// No group trains: the step counts as committed and the weights stay. Its commit carries attempt 0
-    /// and an empty gradient digest, for there was no ballot.
-    pub(crate) fn pass_step(
+    /// No group trains: every step of the cycle counts as committed and the weights stay. Such a commit carries
+    /// attempt 0 and an empty gradient digest, for there was no ballot.
+    pub(crate) fn pass_cycle(
         &mut self,
         now: Millis,
-        at: TrainStep,
+        first: TrainStep,
         figures: Vec<(String, f64)>,
+        extra: u64,
         out: &mut Output,
     ) {
-        self.record_commit(at, Attempt(0), Digest(String::new()), out);
-        self.announce_step(now, at, Attempt(0), 0, figures.into_iter().collect(), out);
-        let work = self.after_step(at);
+        let figures: BTreeMap<String, f64> = figures.into_iter().collect();
+        let (mut last, mut extra) = (first, extra);
+        for at in std::iter::successors(Some(first), |at| at.again()) {
+            let uncounted = std::mem::take(&mut extra);
+            self.record_commit(at, Attempt(0), Digest(String::new()), uncounted, out);
+            self.announce_step(now, at, Attempt(0), 0, figures.clone(), out);
+            last = at;
+        }
+        let work = self.after_cycle(last);
         self.start(now, work, out);
     }
 
@@ -127,8 +141,8 @@ impl Core {
     /// Time is up for the optimizer steps.
     pub(crate) fn leave_commit(&mut self, now: Millis, out: &mut Output) {
         let Phase::Committing(committing) = std::mem::take(&mut self.phase) else { return };
-        let Committing { at, attempt, trained, figures, applied, .. } = committing;
-        self.announce_step(now, at, attempt, trained, figures, out);
+        let Committing { at, attempt, batch, rollout, figures, applied, .. } = committing;
+        self.announce_step(now, at, attempt, batch.len(), figures, out);
         let digests: BTreeMap<usize, &Digest> = applied
             .iter()
             .filter_map(|(&rank, answer)| match answer {
@@ -143,7 +157,17 @@ impl Core {
         let odd: Vec<usize> = (0..self.seats.ranks.len())
             .filter(|rank| digests.get(rank).copied() != agreed.as_ref())
             .collect();
-        let work = self.after_step(at);
+        let work = match at.again() {
+            Some(at) => Work::Learn(Box::new(Learn {
+                at,
+                batch,
+                attempt: Attempt(1),
+                nonfinite: 0,
+                figures: rollout,
+                extra: 0,
+            })),
+            None => self.after_cycle(at),
+        };
         match agreed {
             Some(digest) if odd.is_empty() => {
                 let (policy, generation) = (self.policy, self.seats.generation);
@@ -163,8 +187,8 @@ impl Core {
         }
     }
 
-    /// What a committed step is followed by: its evaluation passes, a checkpoint, the next step.
-    fn after_step(&mut self, at: TrainStep) -> Work {
+    /// What a cycle's last step is followed by: evaluation passes, a checkpoint, the next step.
+    fn after_cycle(&mut self, at: TrainStep) -> Work {
         if self.pass_due(at)
             && let Some(measure) = self.measure(at.stage, 0, Some(at))
         {

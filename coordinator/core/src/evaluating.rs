@@ -3,7 +3,7 @@
 use medevo_types::messages::Purpose;
 
 use crate::{
-    Core, Effect, Event, Millis, Output, StageKind,
+    Core, Effect, Event, Millis, Output, Position, StageKind,
     phase::{Measure, Phase, Work},
     plan::{self, TrainStep},
     units::{Brief, Units},
@@ -32,13 +32,11 @@ impl Core {
         Some(Measure { stage, pass, within, units })
     }
 
-    /// The first in-between pass that is due after a committed step, if any is.
+    /// Whether the in-between passes are due after a cycle's last step.
     pub(crate) fn pass_due(&self, at: TrainStep) -> bool {
         match self.spec.stages.get(at.stage).map(|s| &s.kind) {
             Some(StageKind::Rl { evaluate_every, passes, .. }) => {
-                *evaluate_every > 0
-                    && at.stage_step.is_multiple_of(*evaluate_every)
-                    && !passes.is_empty()
+                at.due(*evaluate_every, at.stage_step) && !passes.is_empty()
             }
             _ => false,
         }
@@ -57,7 +55,8 @@ impl Core {
         let (step, groups) = (self.committed, units.into_groups());
         out.effects.push(Effect::Evaluated { stage, pass: split, step, policy, groups });
         let Some(at) = within else {
-            self.position = plan::after(&self.spec, stage, pass as u64 + 1);
+            let done = Position { stage, done: pass as u64 + 1, extra: 0 };
+            self.position = plan::settled(&self.spec, done);
             return self.start(now, Work::Next, out);
         };
         let work = match self.measure(stage, pass + 1, within) {

@@ -52,19 +52,21 @@ impl Core {
                 self.missing(|rank| restoring.restored.contains_key(&rank))
             ),
             Phase::Rollout(draw) => {
-                format!("rollout of step {}: {}", draw.at.step, self.units_sentence(&draw.units))
+                let units = self.units_sentence(&draw.units);
+                format!("rollout of step {}{}: {units}", draw.at.step, round(draw.round))
             }
             Phase::Scoring(scoring) => {
-                format!("scoring of step {}: waiting on the scorer", scoring.at.step)
+                let (step, round) = (scoring.at.step, round(scoring.round));
+                format!("scoring of step {step}{round}: waiting on the scorer")
             }
             Phase::Updating(updating) => format!(
-                "update of step {}: waiting on {} (ballot)",
-                updating.learn.at.step,
+                "update of {}: waiting on {} (ballot)",
+                updating.learn.at,
                 self.missing(|rank| updating.ballots.contains_key(&rank))
             ),
             Phase::Committing(committing) => format!(
-                "commit of step {}: waiting on {} (optimizer step)",
-                committing.at.step,
+                "commit of {}: waiting on {} (optimizer step)",
+                committing.at,
                 self.missing(|rank| committing.applied.contains_key(&rank))
             ),
             Phase::Evaluating(measure) => format!(
@@ -104,4 +106,9 @@ impl Core {
         };
         format!("{done} of {all} units done, waiting on {waiting}")
     }
+}
+
+/// " (round 2)" of a rollout whose first questions taught too little.
+fn round(round: u64) -> String {
+    if round > 1 { format!(" (round {round})") } else { String::new() }
 }

@@ -38,4 +38,4 @@ mod weights;
 
 pub use api::*;
 pub use core::Core;
-pub use order::step_samples;
+pub use order::{samples_from, step_samples};

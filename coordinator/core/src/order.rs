@@ -1,5 +1,5 @@
-//! Which samples a step works on: a pure function of (seed, stage, step), so that a resumed run draws
-//! what an uninterrupted one draws (INV-7) and no cursor has to survive anything.
+//! Which samples a step works on: a pure function of seed, stage and place in the order, so that a resumed run
+//! draws what an uninterrupted one draws (INV-7).
 
 use rand_chacha::{
     ChaCha8Rng,
@@ -23,17 +23,31 @@ pub fn step_samples(
     samples: usize,
     together: usize,
 ) -> Vec<SampleIndex> {
-    if samples == 0 || per_step == 0 {
+    let first = step.saturating_sub(1).saturating_mul(per_step as u64);
+    samples_from(seed, stage, first, per_step, samples, together)
+}
+
+/// `count` samples of a stage's order from place `first` (from 0) on; the other arguments are those of
+/// [`step_samples`].
+#[must_use]
+pub fn samples_from(
+    seed: u64,
+    stage: usize,
+    first: u64,
+    count: usize,
+    samples: usize,
+    together: usize,
+) -> Vec<SampleIndex> {
+    if samples == 0 || count == 0 {
         return Vec::new();
     }
-    let (count, size) = (per_step as u64, samples as u64);
-    let first = step.saturating_sub(1).saturating_mul(count);
-    let mut chosen = Vec::with_capacity(per_step);
+    let size = samples as u64;
+    let mut chosen = Vec::with_capacity(count);
     let mut epoch = first / size;
     let mut at = (first % size) as usize;
-    while chosen.len() < per_step {
+    while chosen.len() < count {
         let order = permutation(seed, stage as u64, epoch, samples, together.max(1));
-        let take = (samples - at).min(per_step - chosen.len());
+        let take = (samples - at).min(count - chosen.len());
         chosen.extend_from_slice(&order[at..at + take]);
         epoch += 1;
         at = 0;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use medevo_types::{
-    Attempt, Digest, Step,
+    Attempt, Digest, PolicyVersion, Step,
     messages::{Ballot, Group, Holding, RestoreSource, TrainAnswer},
 };
 
@@ -141,6 +141,10 @@ pub(crate) struct Restoring {
 pub(crate) struct Draw {
     /// Which step.
     pub at: TrainStep,
+    /// Which round of its rollout, from 1.
+    pub round: u64,
+    /// Groups of earlier rounds: scored, but too few of them train.
+    pub earlier: Vec<(SampleIndex, Group)>,
     /// The units.
     pub units: Units,
 }
@@ -150,6 +154,10 @@ pub(crate) struct Draw {
 pub(crate) struct Scoring {
     /// Which step.
     pub at: TrainStep,
+    /// Which round of its rollout, from 1.
+    pub round: u64,
+    /// So many groups at the front are of earlier rounds.
+    pub earlier: usize,
     /// What is being scored.
     pub groups: Vec<(SampleIndex, Group)>,
     /// Tries that failed.
@@ -169,15 +177,17 @@ pub(crate) struct Learn {
     pub attempt: Attempt,
     /// Tries whose gradient was not finite on any rank.
     pub nonfinite: u32,
-    /// The scorer's figures.
+    /// The rollout's figures.
     pub figures: Vec<(String, f64)>,
+    /// Questions of its rollout beyond the stage's `questions` that no commit counts yet.
+    pub extra: u64,
 }
 
 /// What a step learns from.
 #[derive(Debug)]
 pub(crate) enum Batch {
-    /// Scored groups with their prompt lengths in tokens.
-    Grpo(Vec<(SampleIndex, u32, Vec<TrainAnswer>)>),
+    /// Scored groups with their prompt lengths in tokens, and the version that drew them.
+    Grpo(PolicyVersion, Vec<(SampleIndex, u32, Vec<TrainAnswer>)>),
     /// Labelled examples.
     Sft(Vec<SampleIndex>),
 }
@@ -186,7 +196,7 @@ impl Batch {
     /// Groups or examples in it.
     pub fn len(&self) -> usize {
         match self {
-            Batch::Grpo(groups) => groups.len(),
+            Batch::Grpo(_, groups) => groups.len(),
             Batch::Sft(samples) => samples.len(),
         }
     }
@@ -216,8 +226,10 @@ pub(crate) struct Committing {
     pub lr: f64,
     /// First update of its stage.
     pub reset_moments: bool,
-    /// Groups or examples that trained.
-    pub trained: usize,
+    /// What it trained on; the next iteration does too.
+    pub batch: Batch,
+    /// The rollout's figures, for the next iteration.
+    pub rollout: Vec<(String, f64)>,
     /// For the event.
     pub figures: BTreeMap<String, f64>,
     /// What each rank holds now, or why it could not apply.

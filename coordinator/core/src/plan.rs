@@ -4,7 +4,7 @@ use medevo_types::{Step, settings::OptimizerSettings};
 
 use crate::{EvalPass, Position, RunSpec, StageKind, StageSpec};
 
-/// One training step: where it lies.
+/// One training step: where it lies. The steps that use one rollout are a cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TrainStep {
     /// Index of the stage.
@@ -13,6 +13,39 @@ pub(crate) struct TrainStep {
     pub stage_step: u64,
     /// Step within the run, from 1.
     pub step: Step,
+    /// Step within its cycle, from 1.
+    pub iteration: u64,
+    /// Steps of its cycle: the stage's end may cut the last one short.
+    pub iterations: u64,
+}
+
+impl TrainStep {
+    /// The next step on the same rollout; None at a cycle's end.
+    pub fn again(self) -> Option<TrainStep> {
+        (self.iteration < self.iterations).then(|| TrainStep {
+            stage_step: self.stage_step + 1,
+            step: self.step.next(),
+            iteration: self.iteration + 1,
+            ..self
+        })
+    }
+
+    /// Whether what comes every so many steps fell due in the cycle that ends here. `count` numbers this step,
+    /// within the stage or the run.
+    pub fn due(self, every: u64, count: u64) -> bool {
+        every > 0 && count / every > count.saturating_sub(self.iterations) / every
+    }
+}
+
+/// "step 42", or "step 42 (iteration 2 of 3)".
+impl std::fmt::Display for TrainStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "step {}", self.step)?;
+        match self.iterations {
+            1 => Ok(()),
+            of => write!(f, " (iteration {} of {of})", self.iteration),
+        }
+    }
 }
 
 /// What comes after a position.
@@ -56,23 +89,34 @@ pub(crate) fn next(spec: &RunSpec, at: Position) -> Next {
                 StageKind::Evaluate { .. } => {
                     Next::Pass { stage: at.stage, pass: at.done as usize }
                 }
-                _ => Next::Train(TrainStep {
-                    stage: at.stage,
-                    stage_step: at.done + 1,
-                    step: committed(spec, at).next(),
-                }),
+                _ => Next::Train(train_step(stage, at, committed(spec, at).next())),
             };
         }
-        at = Position { stage: at.stage + 1, done: 0 };
+        at = Position { stage: at.stage + 1, ..Position::default() };
     }
     Next::Done
 }
 
-/// The position once `done` pieces of `stage` are behind us.
-pub(crate) fn after(spec: &RunSpec, stage: usize, done: u64) -> Position {
-    match spec.stages.get(stage) {
-        Some(s) if done >= length(s) => Position { stage: stage + 1, done: 0 },
-        _ => Position { stage, done },
+fn train_step(stage: &StageSpec, at: Position, step: Step) -> TrainStep {
+    let each = match &stage.kind {
+        StageKind::Rl { objective, .. } => objective.num_iterations.max(1),
+        _ => 1,
+    };
+    let before = at.done / each * each;
+    TrainStep {
+        stage: at.stage,
+        stage_step: at.done + 1,
+        step,
+        iteration: at.done + 1 - before,
+        iterations: each.min(length(stage) - before),
+    }
+}
+
+/// A position, moved to the next stage when it is the end of its own.
+pub(crate) fn settled(spec: &RunSpec, at: Position) -> Position {
+    match spec.stages.get(at.stage) {
+        Some(s) if at.done >= length(s) => Position { stage: at.stage + 1, ..Position::default() },
+        _ => at,
     }
 }
 

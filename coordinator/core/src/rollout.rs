@@ -6,22 +6,32 @@ use medevo_types::{
 };
 
 use crate::{
-    Core, Event, Millis, Order, Output, StageKind,
-    order::step_samples,
+    Core, Event, Millis, Order, Output, SampleIndex, StageKind,
+    order::samples_from,
     phase::{Draw, Phase, Work},
     plan::TrainStep,
     units::{Brief, MAX_UNIT_FAILURES, Pulled, Units},
 };
 
 impl Core {
-    /// Cuts a training step's questions into units. None if the stage is not an rl stage.
-    pub(crate) fn draw(&mut self, at: TrainStep) -> Option<Draw> {
-        let StageKind::Rl { data, samples, questions, sampling, features, .. } =
+    /// Cuts a round of a rollout into units: the stage's `questions` in the first, in a later one as many as
+    /// are `missing`. `earlier` are the groups of the rounds before. None if the stage is not an rl stage.
+    pub(crate) fn draw(
+        &mut self,
+        at: TrainStep,
+        round: u64,
+        missing: Option<usize>,
+        earlier: Vec<(SampleIndex, Group)>,
+    ) -> Option<Draw> {
+        let StageKind::Rl { data, samples, questions, sampling, features, objective, .. } =
             &self.spec.stages.get(at.stage)?.kind
         else {
             return None;
         };
-        let chosen = step_samples(self.spec.seed, at.stage, at.stage_step, *questions, *samples, 1);
+        let rollouts = (at.stage_step - 1) / objective.num_iterations.max(1);
+        let drawn = rollouts * *questions as u64 + self.position.extra + earlier.len() as u64;
+        let count = missing.unwrap_or(*questions);
+        let chosen = samples_from(self.spec.seed, at.stage, drawn, count, *samples, 1);
         let brief = Brief {
             policy: self.policy,
             step: at.step,
@@ -31,7 +41,8 @@ impl Core {
             features: *features,
         };
         let (each, unit_ms) = (self.spec.prompts_per_unit, self.spec.deadlines.unit_ms);
-        Some(Draw { at, units: Units::cut(brief, &chosen, each, unit_ms, &mut self.next_unit) })
+        let units = Units::cut(brief, &chosen, each, unit_ms, &mut self.next_unit);
+        Some(Draw { at, round, earlier, units })
     }
 
     /// The units that are being worked on, of a rollout or of an evaluation pass.
@@ -169,7 +180,7 @@ impl Core {
             return;
         }
         match std::mem::take(&mut self.phase) {
-            Phase::Rollout(draw) => self.score(now, draw.at, draw.units.into_groups(), out),
+            Phase::Rollout(draw) => self.score(now, draw, out),
             Phase::Evaluating(measure) => self.measured(now, measure, out),
             other => self.phase = other,
         }

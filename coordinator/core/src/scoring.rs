@@ -1,30 +1,25 @@
-//! Scoring: the driver turns whole groups into verdicts, once (INV-4).
+//! Scoring: the driver turns whole groups into verdicts, once (INV-4). While too few of them train, dynamic
+//! sampling draws further questions and has those scored too.
 
-use medevo_types::{
-    Attempt, Step,
-    messages::{Group, TrainAnswer},
-};
+use medevo_types::{Attempt, Step, messages::Group};
 
 use crate::{
-    Core, Effect, GroupVerdict, Millis, Output, SampleIndex, Scored,
-    phase::{Batch, Learn, Phase, Scoring, Work},
-    plan::TrainStep,
+    Core, Effect, GroupVerdict, Millis, Output, Scored, StageKind,
+    phase::{Batch, Draw, Learn, Phase, Scoring, Work},
 };
 
-/// Tries at scoring one step.
+/// Tries at scoring one round of a rollout.
 const MAX_SCORINGS: u32 = 3;
 
 impl Core {
-    /// All groups are there: hand them to the driver.
-    pub(crate) fn score(
-        &mut self,
-        now: Millis,
-        at: TrainStep,
-        groups: Vec<(SampleIndex, Group)>,
-        out: &mut Output,
-    ) {
+    /// A round's groups are there: hand them to the driver.
+    pub(crate) fn score(&mut self, now: Millis, draw: Draw, out: &mut Output) {
+        let Draw { at, round, earlier: mut groups, units } = draw;
+        let earlier = groups.len();
+        groups.extend(units.into_groups());
         let deadline = now + self.spec.deadlines.score_ms;
-        self.enter(now, Phase::Scoring(Scoring { at, groups, failures: 0, deadline }), out);
+        let scoring = Scoring { at, round, earlier, groups, failures: 0, deadline };
+        self.enter(now, Phase::Scoring(scoring), out);
         self.ask_for_scores(out);
     }
 
@@ -34,6 +29,7 @@ impl Core {
             stage: scoring.at.stage,
             step: scoring.at.step,
             policy: self.policy,
+            earlier: scoring.earlier,
             groups: scoring.groups.clone(),
         });
     }
@@ -42,7 +38,8 @@ impl Core {
     /// for a step that was rolled back must not train.
     pub(crate) fn scored(&mut self, now: Millis, scored: Scored, out: &mut Output) {
         let Phase::Scoring(scoring) = &self.phase else { return };
-        if scored.step != scoring.at.step || scored.policy != self.policy {
+        let waiting = (scoring.at.step, self.policy, scoring.earlier);
+        if (scored.step, scored.policy, scored.earlier) != waiting {
             return;
         }
         let fitting = scored.groups.len() == scoring.groups.len()
@@ -52,11 +49,49 @@ impl Core {
             return self.scoring_failed(now, scored.step, &error, out);
         }
         let Phase::Scoring(scoring) = std::mem::take(&mut self.phase) else { return };
-        let at = scoring.at;
-        let groups: Vec<(SampleIndex, u32, Vec<TrainAnswer>)> = scored
-            .groups
-            .into_iter()
-            .zip(scoring.groups)
+        let training = scored.groups.iter().filter(|verdict| trains(verdict)).count();
+        match self.questions_missing(&scoring, training) {
+            0 => self.learn(now, scoring, scored, out),
+            missing => {
+                let Scoring { at, round, groups, .. } = scoring;
+                if let Some(draw) = self.draw(at, round + 1, Some(missing), groups) {
+                    self.start(now, Work::Draw(draw), out);
+                }
+            }
+        }
+    }
+
+    /// Questions that another round of the rollout is to draw, given how many groups train so far. A question
+    /// drawn again with the same weights would give the same answers, so the data's size is the limit.
+    fn questions_missing(&self, scoring: &Scoring, training: usize) -> usize {
+        match self.spec.stages.get(scoring.at.stage).map(|stage| &stage.kind) {
+            Some(StageKind::Rl { questions, samples, extra_rounds, .. })
+                if scoring.round <= *extra_rounds =>
+            {
+                let left = samples.saturating_sub(scoring.groups.len());
+                questions.saturating_sub(training).min(left)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The rollout is complete: on to the update, or past it if no group trains.
+    fn learn(&mut self, now: Millis, scoring: Scoring, scored: Scored, out: &mut Output) {
+        let Some(StageKind::Rl { questions, extra_rounds, .. }) =
+            self.spec.stages.get(scoring.at.stage).map(|stage| &stage.kind)
+        else {
+            return;
+        };
+        let Scoring { at, round, groups, .. } = scoring;
+        let extra = groups.len().saturating_sub(*questions) as u64;
+        let mut figures = scored.figures;
+        if *extra_rounds > 0 {
+            let silent = scored.groups.iter().filter(|verdict| !trains(verdict)).count();
+            figures.push(("rounds".to_owned(), round as f64));
+            figures.push(("groups_without_signal".to_owned(), silent as f64));
+        }
+        let verdicts = scored.groups.into_iter().zip(groups);
+        let groups: Vec<_> = verdicts
             .filter_map(|(verdict, (sample, group))| match verdict {
                 GroupVerdict::Train(answers) if !answers.is_empty() => {
                     Some((sample, group.prompt_tokens, answers))
@@ -65,15 +100,10 @@ impl Core {
             })
             .collect();
         if groups.is_empty() {
-            return self.pass_step(now, at, scored.figures, out);
+            return self.pass_cycle(now, at, figures, extra, out);
         }
-        let learn = Learn {
-            at,
-            batch: Batch::Grpo(groups),
-            attempt: Attempt(1),
-            nonfinite: 0,
-            figures: scored.figures,
-        };
+        let batch = Batch::Grpo(self.policy, groups);
+        let learn = Learn { at, batch, attempt: Attempt(1), nonfinite: 0, figures, extra };
         self.start(now, Work::Learn(Box::new(learn)), out);
     }
 
@@ -99,6 +129,10 @@ impl Core {
             self.ask_for_scores(out);
         }
     }
+}
+
+fn trains(verdict: &GroupVerdict) -> bool {
+    matches!(verdict, GroupVerdict::Train(answers) if !answers.is_empty())
 }
 
 /// Whether a verdict trains on nothing but the group's own candidates.

@@ -29,7 +29,10 @@ impl Core {
         let ranks = self.seats.ranks.len();
         let kind = self.spec.stages.get(learn.at.stage).map(|s| &s.kind);
         match (&learn.batch, kind) {
-            (Batch::Grpo(groups), Some(StageKind::Rl { data, sampling, objective, .. })) => {
+            (
+                Batch::Grpo(policy, groups),
+                Some(StageKind::Rl { data, sampling, objective, .. }),
+            ) => {
                 let tokens: Vec<u64> = groups
                     .iter()
                     .map(|(_, prompt, answers)| {
@@ -38,6 +41,7 @@ impl Core {
                     .collect();
                 let share = |mine: Vec<usize>| Share::Grpo {
                     data: *data,
+                    rollout_policy: *policy,
                     objective: objective.clone(),
                     temperature: sampling.temperature,
                     max_new_tokens: sampling.max_new_tokens,

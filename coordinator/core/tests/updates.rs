@@ -51,7 +51,7 @@ fn a_step_in_which_nothing_trains_passes_without_an_update() {
     let groups = vec![GroupVerdict::Abstained; scored_groups(&sim)];
     sim.effects.clear();
     let (step, policy, figures) = (Step(1), PolicyVersion(0), vec![("share".into(), 0.1)]);
-    sim.feed(Input::Scored(Scored { step, policy, groups, figures }));
+    sim.feed(Input::Scored(Scored { step, policy, earlier: 0, groups, figures }));
     assert_eq!(sim.finish(), Outcome::Done);
     let passed = sim.events.iter().find_map(|e| match e {
         Event::StepCommitted { trained, policy, figures, .. } => {
@@ -69,7 +69,7 @@ fn verdicts_that_do_not_belong_to_the_groups_are_not_trained_on() {
     let mut sim = start(spec::only_rl(1), &["w0"]);
     sim.run_to("scoring", 0);
     let (step, policy, groups) = (Step(1), PolicyVersion(0), vec![GroupVerdict::NoVariance]);
-    sim.feed(Input::Scored(Scored { step, policy, groups, figures: Vec::new() }));
+    sim.feed(Input::Scored(Scored { step, policy, earlier: 0, groups, figures: Vec::new() }));
     assert_eq!(sim.core.view(sim.now).phase, "scoring");
     assert_eq!(sim.finish(), Outcome::Done);
 }

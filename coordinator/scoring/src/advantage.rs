@@ -27,7 +27,7 @@ pub fn sd(values: &[f64]) -> f64 {
 }
 
 /// Advantages of one group's rewards, `[N]`, summing to 0. `step_sd` is the standard deviation over all
-/// rewards of the step's groups with a consensus; only [`ScaleRewards::Batch`] divides by it.
+/// rewards of the step's groups with a consensus (with dynamic sampling: that train); only [`ScaleRewards::Batch`] divides by it.
 #[must_use]
 pub fn advantages(rewards: &[f64], scale: ScaleRewards, step_sd: f64) -> Vec<f64> {
     let centre = mean(rewards);

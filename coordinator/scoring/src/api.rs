@@ -20,6 +20,9 @@ pub struct ScorerSettings {
     pub reward: RewardSettings,
     /// How rewards become advantages.
     pub scale: ScaleRewards,
+    /// Groups that teach nothing are replaced by others (dynamic sampling), so [`ScaleRewards::Batch`] looks at
+    /// those that train alone, as if the others had never been drawn.
+    pub dynamic_sampling: bool,
 }
 
 /// What a scorer remembers between steps; a resumed run needs it to score as an uninterrupted one would.

@@ -21,4 +21,4 @@ mod settings;
 mod train;
 
 pub use api::{GroupOutcome, ScoreError, ScoredGroup, ScoredStep, ScorerSettings, ScorerState};
-pub use scorer::Scorer;
+pub use scorer::{Judgements, Scorer};

@@ -1,4 +1,5 @@
-//! The scorer: one step's groups in, verdicts out.
+//! The scorer: one step's groups in, verdicts out. Labels and rewards are given to a group once; what depends on
+//! the step's other groups (advantages by batch, figures) is drawn up anew with every round of a rollout.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,13 +25,34 @@ pub struct Scorer {
     labels: BTreeMap<SampleId, String>,
 }
 
+/// What the scorer found of the groups of a step so far, when they come in several rounds.
+#[derive(Clone, Debug, Default)]
+pub struct Judgements(Vec<Judged>);
+
+impl Judgements {
+    /// Groups that are judged.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A group on its way through scoring.
+#[derive(Clone, Debug)]
 struct Judged {
     answers: Answers,
     choice: Option<Choice>,
     terms: Vec<Terms>,
     rewards: Vec<f64>,
-    abstains: bool,
+    outcome: GroupOutcome,
+    /// Whether the label differs from the sample's last one; none on a first visit or without a label.
+    flipped: Option<bool>,
 }
 
 impl Scorer {
@@ -47,36 +69,64 @@ impl Scorer {
     /// # Errors
     /// [`ScoreError`]; nothing is remembered of a step that cannot be scored.
     pub fn score(&mut self, groups: &[Group]) -> Result<ScoredStep, ScoreError> {
+        self.score_round(&mut Judgements::default(), groups)
+    }
+
+    /// Scores a further round of a step. `groups` are all of the step's so far; those that `judged` holds
+    /// already, at the front, keep their labels and rewards. The verdicts are on all of them.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`]; `judged` is then unchanged too.
+    pub fn score_round(
+        &mut self,
+        judged: &mut Judgements,
+        groups: &[Group],
+    ) -> Result<ScoredStep, ScoreError> {
         settings::check(&self.settings)?;
-        for group in groups {
+        let fresh = groups.get(judged.len()..).unwrap_or_default();
+        for group in fresh {
             embed::check(group, self.settings.embedder.kind)?;
         }
-        let answers: Vec<Answers> = groups.iter().map(Answers::of).collect();
-        let embeddings = self.embed(groups, &answers)?;
+        let answers: Vec<Answers> = fresh.iter().map(Answers::of).collect();
+        let embeddings = self.embed(fresh, &answers)?;
         // Nothing below can fail.
-        let judged: Vec<Judged> =
+        let mut round: Vec<Judged> =
             answers.into_iter().zip(&embeddings).map(|(a, e)| self.judge(a, e)).collect();
-        let consensus: Vec<f64> =
-            judged.iter().filter(|j| !j.abstains).flat_map(|j| j.rewards.iter().copied()).collect();
-        let step_sd = sd(&consensus);
+        self.remember(fresh, &mut round);
+        judged.0.append(&mut round);
+        Ok(self.settle(groups, &judged.0))
+    }
+
+    /// Verdicts and figures of all groups that are judged.
+    fn settle(&self, groups: &[Group], judged: &[Judged]) -> ScoredStep {
+        let step_sd = self.step_sd(judged);
         let scored: Vec<ScoredGroup> =
-            groups.iter().zip(&judged).map(|(g, j)| self.verdict(g, j, step_sd)).collect();
-        let flips = self.remember(groups, &judged);
+            groups.iter().zip(judged).map(|(g, j)| self.verdict(g, j, step_sd)).collect();
         let measured: Vec<Measured<'_>> = groups
             .iter()
-            .zip(&judged)
+            .zip(judged)
             .zip(&scored)
-            .zip(flips)
-            .map(|(((group, judged), scored), flipped)| Measured {
+            .map(|((group, judged), scored)| Measured {
                 group,
                 answers: &judged.answers,
                 choice: judged.choice.as_ref(),
                 terms: &judged.terms,
                 scored,
-                flipped,
+                flipped: judged.flipped,
             })
             .collect();
-        Ok(ScoredStep { figures: figures(&measured), groups: scored })
+        ScoredStep { figures: figures(&measured), groups: scored }
+    }
+
+    /// What [`ScaleRewards::Batch`](medevo_types::settings::ScaleRewards::Batch) divides by.
+    fn step_sd(&self, judged: &[Judged]) -> f64 {
+        let counts = |judged: &&Judged| match judged.outcome {
+            GroupOutcome::Train => true,
+            GroupOutcome::NoVariance => !self.settings.dynamic_sampling,
+            GroupOutcome::Abstained => false,
+        };
+        let rewards = judged.iter().filter(counts).flat_map(|j| j.rewards.iter().copied());
+        sd(&rewards.collect::<Vec<f64>>())
     }
 
     /// What it remembers, for a checkpoint.
@@ -92,7 +142,7 @@ impl Scorer {
     }
 
     /// Embeddings of each group's distinct answers, `[groups][distinct][d]`. The lexical embedder counts
-    /// all of the step's answers before it embeds the first.
+    /// all of the round's answers before it embeds the first.
     fn embed(
         &mut self,
         groups: &[Group],
@@ -126,28 +176,27 @@ impl Scorer {
             Some(choice) => terms(&answers, embeddings, choice.answer),
             None => vec![Terms::default(); answers.candidates()],
         };
-        let rewards = terms.iter().map(|t| t.reward(&self.settings.reward)).collect();
-        let abstains = choice.as_ref().is_none_or(|c| c.abstains(&self.settings.label));
-        Judged { answers, choice, terms, rewards, abstains }
-    }
-
-    fn verdict(&self, group: &Group, judged: &Judged, step_sd: f64) -> ScoredGroup {
-        let Judged { answers, choice, rewards, abstains, .. } = judged;
-        let outcome = if *abstains {
+        let rewards: Vec<f64> = terms.iter().map(|t| t.reward(&self.settings.reward)).collect();
+        let outcome = if choice.as_ref().is_none_or(|c| c.abstains(&self.settings.label)) {
             GroupOutcome::Abstained
-        } else if sd(rewards) <= NO_SPREAD {
+        } else if sd(&rewards) <= NO_SPREAD {
             GroupOutcome::NoVariance
         } else {
             GroupOutcome::Train
         };
-        let trains = outcome == GroupOutcome::Train;
+        Judged { answers, choice, terms, rewards, outcome, flipped: None }
+    }
+
+    fn verdict(&self, group: &Group, judged: &Judged, step_sd: f64) -> ScoredGroup {
+        let Judged { answers, choice, rewards, outcome, .. } = judged;
+        let trains = *outcome == GroupOutcome::Train;
         let advantages = if trains {
             advantages(rewards, self.settings.scale, step_sd)
         } else {
             vec![0.0; rewards.len()]
         };
         ScoredGroup {
-            outcome,
+            outcome: *outcome,
             pseudo_label: choice.as_ref().map_or(0, |c| answers.distinct[c.answer].representative),
             share: choice.as_ref().map_or(0.0, |c| c.share),
             margin: choice.as_ref().map_or(0.0, |c| c.margin),
@@ -157,24 +206,22 @@ impl Scorer {
         }
     }
 
-    /// Stores the labels of groups with a consensus and says which of them differ from the sample's last
+    /// Stores the labels of groups with a consensus and notes which of them differ from the sample's last
     /// one. All are compared before any is stored: the order of groups does not matter.
-    fn remember(&mut self, groups: &[Group], judged: &[Judged]) -> Vec<Option<bool>> {
+    fn remember(&mut self, groups: &[Group], judged: &mut [Judged]) {
         let label = |j: &Judged| {
-            let choice = j.choice.as_ref().filter(|_| !j.abstains)?;
+            let choice = j.choice.as_ref().filter(|_| j.outcome != GroupOutcome::Abstained)?;
             Some(j.answers.distinct[choice.answer].text.clone())
         };
         let mut now: Vec<(SampleId, String)> = Vec::new();
-        let mut flips = Vec::with_capacity(groups.len());
         for (group, judged) in groups.iter().zip(judged) {
             let label = label(judged);
             let last = self.labels.get(&group.sample);
-            flips.push(label.as_ref().and_then(|label| last.map(|last| last != label)));
+            judged.flipped = label.as_ref().and_then(|label| last.map(|last| last != label));
             now.extend(label.map(|label| (group.sample.clone(), label)));
         }
         // Sorted, so that a sample that occurs twice in a step leaves the same label in any order.
         now.sort();
         self.labels.extend(now);
-        flips
     }
 }

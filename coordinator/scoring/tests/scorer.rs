@@ -4,7 +4,7 @@ mod common;
 
 use common::{defaults, featured, figure, group, policy, repeat, score};
 use medevo_scoring::{
-    ScoreError, Scorer, ScorerSettings, ScorerState,
+    GroupOutcome, Judgements, ScoreError, Scorer, ScorerSettings, ScorerState,
     advantage::{advantages, sd},
 };
 use medevo_types::settings::{RewardKind, RewardSettings, ScaleRewards};
@@ -62,6 +62,41 @@ fn scoring_a_step_again_gives_the_same_verdicts() {
     let mut scorer = Scorer::new(defaults());
     let first = scorer.score(&groups).expect("in order");
     assert_eq!(scorer.score(&groups).expect("in order").groups, first.groups);
+}
+
+/// Would break if further questions of a rollout changed what earlier ones earned (INV-4), or if the groups that
+/// they stand in for still had a say in the scale.
+#[test]
+fn a_further_round_leaves_rewards_alone_and_scales_over_what_trains() {
+    let spread = |sample: &str| group(sample, &repeat(&[("liver", 3), ("kidney", 4)]));
+    let groups = [
+        spread("a"),
+        group("b", &["rib", "rib", "rib"]),
+        group("c", &repeat(&[("liver", 2), ("liver region", 2), ("spleen", 1)])),
+    ];
+    for scale in [ScaleRewards::Group, ScaleRewards::Batch] {
+        let settings = ScorerSettings { scale, dynamic_sampling: true, ..defaults() };
+        let mut scorer = Scorer::new(settings);
+        let mut judged = Judgements::default();
+        let first = scorer.score_round(&mut judged, &groups[..2]).expect("in order");
+        assert_eq!(first.groups[1].outcome, GroupOutcome::NoVariance);
+        let both = scorer.score_round(&mut judged, &groups).expect("in order");
+        assert_eq!(judged.len(), 3);
+        assert_eq!(figure(&both, "groups_trained"), Some(2.0));
+        assert_eq!(both.groups[1], first.groups[1]);
+        assert_eq!(both.groups[0].rewards, first.groups[0].rewards);
+        let all: Vec<f64> = [0, 2].iter().flat_map(|&at| both.groups[at].rewards.clone()).collect();
+        for at in [0, 2] {
+            let rewards = &both.groups[at].rewards;
+            assert_eq!(both.groups[at].advantages, advantages(rewards, scale, sd(&all)));
+        }
+    }
+    // Without dynamic sampling a group without variance counts, as in TRL.
+    let scale = ScaleRewards::Batch;
+    let step = score(ScorerSettings { scale, ..defaults() }, &groups);
+    let all: Vec<f64> = step.groups.iter().flat_map(|group| group.rewards.clone()).collect();
+    let rewards = &step.groups[0].rewards;
+    assert_eq!(step.groups[0].advantages, advantages(rewards, scale, sd(&all)));
 }
 
 #[test]

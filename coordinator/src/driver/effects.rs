@@ -14,7 +14,7 @@ use super::{
     publish::{self, Identity},
     retention::expired,
     samples::sample_records,
-    scoring::{Finished, Scorers},
+    scoring::{Finished, Round, Scorers},
 };
 use crate::run_dir::{EvaluationRecord, SampleRecord};
 
@@ -106,10 +106,8 @@ impl Effects {
     /// Starts an effect. `Some` when it says that the run is over.
     pub(super) fn carry_out(&mut self, effect: Effect) -> anyhow::Result<Option<Outcome>> {
         match effect {
-            Effect::Score { stage, step, policy, groups } => {
-                let job = self.scorers.job(stage, step, policy, groups);
-                let job =
-                    job.with_context(|| format!("stage {stage} has no scorer: it is no rl stage"))?;
+            Effect::Score { stage, step, policy, earlier, groups } => {
+                let job = self.scorers.job(Round { stage, step, policy, earlier, groups })?;
                 let deadline = Duration::from_millis(self.spec.deadlines.score_ms);
                 let done = self.done.clone();
                 tokio::spawn(async move {
@@ -149,7 +147,7 @@ impl Effects {
             Done::Scored { result: Ok(finished), .. } => {
                 if !self.scorers.accept(&finished) {
                     tracing::info!(
-                        step = finished.step.0,
+                        step = finished.round.step.0,
                         "scores of a step that was given up are dropped"
                     );
                     return Ok((None, Vec::new()));
@@ -157,7 +155,7 @@ impl Effects {
                 let stage = self
                     .spec
                     .stages
-                    .get(finished.stage)
+                    .get(finished.round.stage)
                     .context("a scored stage is in the plan")?;
                 let StageKind::Rl { data, .. } = stage.kind else {
                     anyhow::bail!("stage `{}` was scored but is no rl stage", stage.name);

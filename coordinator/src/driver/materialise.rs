@@ -119,12 +119,27 @@ impl Materialiser {
 
     fn batch(&self, share: Share) -> Result<Batch, NoSample> {
         match share {
-            Share::Grpo { data, objective, temperature, max_new_tokens, reference, groups } => {
+            Share::Grpo {
+                data,
+                rollout_policy,
+                objective,
+                temperature,
+                max_new_tokens,
+                reference,
+                groups,
+            } => {
                 let group = |(sample, answers)| {
                     Ok(TrainGroup { prompt: self.prompt(data, sample)?, answers })
                 };
                 let groups = groups.into_iter().map(group).collect::<Result<_, _>>()?;
-                Ok(Batch::Grpo { objective, temperature, max_new_tokens, reference, groups })
+                Ok(Batch::Grpo {
+                    rollout_policy,
+                    objective,
+                    temperature,
+                    max_new_tokens,
+                    reference,
+                    groups,
+                })
             }
             Share::Sft { data, samples } => {
                 let example =

@@ -51,6 +51,7 @@ pub(super) fn publish(
         position: ManifestPosition {
             stage: checkpoint.position.stage,
             done: checkpoint.position.done,
+            extra: checkpoint.position.extra,
         },
         config: identity.config.clone(),
         seed: identity.seed,

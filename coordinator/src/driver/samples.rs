@@ -12,19 +12,22 @@ use super::{
 };
 use crate::run_dir::{CandidateRecord, SampleOutcome, SampleRecord};
 
-/// A record per scored group.
+/// A record per group of the round that was scored. With `scale_rewards = "batch"` a further round of the same
+/// rollout still changes the advantages; the records keep those of their own round.
 pub(super) fn sample_records(
     materialiser: &Materialiser,
     stage: &str,
     data: DataIndex,
     finished: &Finished,
 ) -> Result<Vec<SampleRecord>, NoSample> {
-    let groups = finished.groups.iter().zip(&finished.scored.groups);
+    let round = &finished.round;
+    let groups = round.groups.iter().zip(&finished.scored.groups);
     groups
+        .skip(round.earlier)
         .map(|((sample, group), scored)| {
             let question = materialiser.question(data, *sample)?;
             Ok(SampleRecord {
-                step: finished.step.0,
+                step: round.step.0,
                 stage: stage.to_owned(),
                 sample: group.sample.0.clone(),
                 image: question.images.first().cloned(),

@@ -1,10 +1,10 @@
-//! The scorers of the run's rl stages, and one step's scoring as a job beside the driver.
+//! The scorers of the run's rl stages, and one round's scoring as a job beside the driver.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context;
 use medevo_core::api::{GroupVerdict, Input, SampleIndex, Scored};
-use medevo_scoring::{GroupOutcome, ScoredStep, Scorer, ScorerSettings, ScorerState};
+use medevo_scoring::{GroupOutcome, Judgements, ScoredStep, Scorer, ScorerSettings, ScorerState};
 use medevo_types::{PolicyVersion, Step, messages::Group};
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -15,34 +15,43 @@ pub const STATE_FILE: &str = "scorer.json";
 pub(super) struct Scorers {
     settings: BTreeMap<usize, ScorerSettings>,
     scorers: BTreeMap<usize, Scorer>,
+    /// The groups of the last step that was scored: another round of its rollout may follow.
+    judged: Judgements,
     /// Bumped whenever an outstanding job no longer counts.
     epoch: u64,
 }
 
-/// One step to score.
-pub(super) struct Job {
-    stage: usize,
-    step: Step,
-    policy: PolicyVersion,
-    groups: Vec<(SampleIndex, Group)>,
-    scorer: Scorer,
-    epoch: u64,
-}
-
-/// A step that was scored.
-pub(super) struct Finished {
+/// What the core wants scored: the fields of [`Effect::Score`](medevo_core::api::Effect::Score).
+pub(super) struct Round {
     pub(super) stage: usize,
     pub(super) step: Step,
     pub(super) policy: PolicyVersion,
+    pub(super) earlier: usize,
     pub(super) groups: Vec<(SampleIndex, Group)>,
+}
+
+/// A round to score.
+pub(super) struct Job {
+    round: Round,
+    scorer: Scorer,
+    judged: Judgements,
+    epoch: u64,
+}
+
+/// A round that was scored.
+pub(super) struct Finished {
+    pub(super) round: Round,
+    /// On all groups of the step so far.
     pub(super) scored: ScoredStep,
     scorer: Scorer,
+    judged: Judgements,
     epoch: u64,
 }
 
 impl Scorers {
     pub(super) fn new(settings: BTreeMap<usize, ScorerSettings>) -> Self {
-        let mut scorers = Self { settings, scorers: BTreeMap::new(), epoch: 0 };
+        let mut scorers =
+            Self { settings, scorers: BTreeMap::new(), judged: Judgements::default(), epoch: 0 };
         scorers.reset(BTreeMap::new());
         scorers
     }
@@ -65,6 +74,7 @@ impl Scorers {
 
     fn reset(&mut self, mut states: BTreeMap<usize, ScorerState>) {
         self.epoch += 1;
+        self.judged = Judgements::default();
         self.scorers = self
             .settings
             .iter()
@@ -86,16 +96,27 @@ impl Scorers {
     }
 
     /// A job over a copy of the stage's scorer; the copy takes its place once the job is accepted.
-    pub(super) fn job(
-        &mut self,
-        stage: usize,
-        step: Step,
-        policy: PolicyVersion,
-        groups: Vec<(SampleIndex, Group)>,
-    ) -> Option<Job> {
+    ///
+    /// # Errors
+    /// When the stage has no scorer, or the earlier groups are not those that were scored last.
+    pub(super) fn job(&mut self, round: Round) -> anyhow::Result<Job> {
         self.epoch += 1;
-        let scorer = self.scorers.get(&stage)?.clone();
-        Some(Job { stage, step, policy, groups, scorer, epoch: self.epoch })
+        let stage = round.stage;
+        let scorer = self.scorers.get(&stage).cloned();
+        let scorer =
+            scorer.with_context(|| format!("stage {stage} has no scorer: it is no rl stage"))?;
+        let judged = match round.earlier {
+            0 => Judgements::default(),
+            _ => self.judged.clone(),
+        };
+        anyhow::ensure!(
+            judged.len() == round.earlier,
+            "step {} goes on with {} scored groups, but {} are known; this is a defect, please report it",
+            round.step,
+            round.earlier,
+            judged.len()
+        );
+        Ok(Job { round, scorer, judged, epoch: self.epoch })
     }
 
     /// Takes a finished job's memory over; false when the job no longer counts.
@@ -103,7 +124,8 @@ impl Scorers {
         if finished.epoch != self.epoch {
             return false;
         }
-        self.scorers.insert(finished.stage, finished.scorer.clone());
+        self.scorers.insert(finished.round.stage, finished.scorer.clone());
+        self.judged = finished.judged.clone();
         true
     }
 }
@@ -114,12 +136,14 @@ impl Job {
     /// # Errors
     /// A sentence, when scoring failed or took too long.
     pub(super) async fn run(mut self, deadline: Duration) -> Result<Box<Finished>, String> {
-        let step = self.step;
+        let step = self.round.step;
         let work = spawn_blocking(move || {
-            let groups: Vec<Group> = self.groups.iter().map(|(_, group)| group.clone()).collect();
-            let scored = self.scorer.score(&groups).map_err(|error| error.to_string())?;
-            let Self { stage, step, policy, groups, scorer, epoch } = self;
-            Ok(Box::new(Finished { stage, step, policy, groups, scored, scorer, epoch }))
+            let groups = self.round.groups.iter().map(|(_, group)| group.clone());
+            let groups: Vec<Group> = groups.collect();
+            let scored = self.scorer.score_round(&mut self.judged, &groups);
+            let scored = scored.map_err(|error| error.to_string())?;
+            let Self { round, scorer, judged, epoch } = self;
+            Ok(Box::new(Finished { round, scored, scorer, judged, epoch }))
         });
         match timeout(deadline, work).await {
             Ok(Ok(result)) => result,
@@ -140,8 +164,9 @@ impl Finished {
             GroupOutcome::NoVariance => GroupVerdict::NoVariance,
         };
         Input::Scored(Scored {
-            step: self.step,
-            policy: self.policy,
+            step: self.round.step,
+            policy: self.round.policy,
+            earlier: self.round.earlier,
             groups: self.scored.groups.iter().map(verdict).collect(),
             figures: self.scored.figures.clone(),
         })

@@ -148,12 +148,14 @@ pub fn resolve(
                     embedder: stage.embedder.clone(),
                     reward: stage.reward.clone(),
                     scale: stage.objective.scale_rewards,
+                    dynamic_sampling: stage.dynamic_sampling_rounds > 0,
                 };
                 scoring.insert(index, settings);
                 let kind = StageKind::Rl {
                     data,
                     samples,
                     questions: stage.questions,
+                    extra_rounds: stage.dynamic_sampling_rounds,
                     steps: stage.steps,
                     sampling: stage.rollout.clone(),
                     features: stage.embedder.kind == EmbedderKind::Policy,

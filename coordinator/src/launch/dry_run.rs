@@ -36,14 +36,34 @@ pub fn describe(config: &RunConfig, plan: &Plan, run_dir: &Path, workers: usize)
                 first += steps;
             }
             StageKind::Rl {
-                samples, questions, steps, sampling, evaluate_every, passes, ..
+                samples,
+                questions,
+                extra_rounds,
+                steps,
+                sampling,
+                objective,
+                evaluate_every,
+                passes,
+                ..
             } => {
+                let iterations = objective.num_iterations;
+                let each = if iterations > 1 { "rollout" } else { "step" };
                 line(format!(
                     "stage {number}    {name}: rl, steps {first} to {}, {questions} of {samples} questions \
-                     a step, {} candidates each",
+                     a {each}, {} candidates each",
                     first + steps - 1,
                     sampling.n
                 ));
+                if iterations > 1 {
+                    let rollouts = steps.div_ceil(iterations);
+                    line(format!("           {iterations} steps a rollout, {rollouts} rollouts"));
+                }
+                if *extra_rounds > 0 {
+                    line(format!(
+                        "           dynamic sampling: up to {extra_rounds} further rounds of questions a \
+                         rollout"
+                    ));
+                }
                 if *evaluate_every > 0 {
                     line(format!("           every {evaluate_every} steps: {}", list(passes)));
                 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Title, meaning, and the names of the figure in the event stream, the first that occurs.
-const CURVES: [(&str, &str, &[&str]); 12] = [
+const CURVES: [(&str, &str, &[&str]); 13] = [
     ("Reward", "mean over candidates", &["reward_mean", "reward"]),
     ("Label share", "candidates in the chosen cluster", &["cluster_share", "share_mean"]),
     ("KL", "to the weights at the stage's start, nats", &["kl"]),
@@ -20,6 +20,7 @@ const CURVES: [(&str, &str, &[&str]); 12] = [
     ("Learning rate", "", &["lr"]),
     ("Loss", "as the objective defines it", &["loss"]),
     ("Groups that trained", "of a step", &["groups_trained", "trained"]),
+    ("Rounds", "of questions in a rollout, by dynamic sampling", &["rounds"]),
     ("Label flips", "share of pseudo labels changed since the last visit", &["flip_rate"]),
     ("Clipped", "share of tokens at the clip", &["clip_fraction"]),
     ("Ratio", "training against rollout probability", &["ratio_mean"]),

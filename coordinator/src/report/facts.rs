@@ -60,10 +60,14 @@ fn describe(stage: &StageSection) -> String {
             s.data, s.steps, s.batch, s.optimizer.lr
         ),
         StageSection::Rl(s) => format!(
-            "label-free on {}: {} steps of {} questions × {} candidates, label {:?}, embedder {:?}, reward \
+            "label-free on {}: {} steps{} of {} questions × {} candidates, label {:?}, embedder {:?}, reward \
              {:?}, β {}, lr {:e}",
             s.data,
             s.steps,
+            match s.objective.num_iterations {
+                1 => String::new(),
+                each => format!(", {each} a rollout,"),
+            },
             s.questions,
             s.rollout.n,
             s.label.kind,

@@ -139,12 +139,14 @@ pub struct Worker {
     pub heard: Arc<Mutex<Vec<String>>>,
     /// Leave without a word at the first directive that this returns true for.
     pub dies_at: fn(&Directive) -> bool,
+    /// Questions on which all candidates agree, so that nothing can be learned from them.
+    pub agrees_on: fn(&str) -> bool,
 }
 
 impl Worker {
     pub fn new(name: &str, life: u64) -> Self {
         let tag = WorkerTag { worker: name.into(), incarnation: Incarnation(life) };
-        Self { tag, heard: Arc::default(), dies_at: |_| false }
+        Self { tag, heard: Arc::default(), dies_at: |_| false, agrees_on: |_| false }
     }
 
     /// Joins and works until told to stop (true) or dead (false).
@@ -177,7 +179,7 @@ impl Worker {
                     (restore.generation, Step(0), Attempt(0), Report::Restored { holding: held })
                 }
                 Directive::Rollout(unit) => {
-                    let groups = draw(&unit);
+                    let groups = draw(&unit, self.agrees_on);
                     let body = Report::RolloutDone { unit: unit.unit, policy: unit.policy, groups };
                     (standing, unit.step, Attempt(0), body)
                 }
@@ -211,12 +213,12 @@ fn hold(policy: PolicyVersion) -> Holding {
     Holding { policy, digest: Digest(format!("weights {policy}")) }
 }
 
-/// Two thirds of the candidates agree, so every group has a label and some variance.
-fn draw(unit: &RolloutUnit) -> Vec<Group> {
-    let candidate = |index: usize| {
-        let text = if index % 3 == 2 { "heart" } else { "left lung" };
+/// Two thirds of the candidates agree, so every group has a label and some variance; except where all agree.
+fn draw(unit: &RolloutUnit, agrees_on: fn(&str) -> bool) -> Vec<Group> {
+    let candidate = |differs: bool| {
+        let text = if differs { "heart" } else { "left lung" };
         Candidate {
-            ids: vec![if index % 3 == 2 { 5 } else { 6 }, 1],
+            ids: vec![if differs { 5 } else { 6 }, 1],
             text: text.into(),
             logprobs: vec![-0.5, -0.1],
             finished: true,
@@ -226,7 +228,9 @@ fn draw(unit: &RolloutUnit) -> Vec<Group> {
     let group = |prompt: &medevo_types::messages::Prompt| Group {
         sample: prompt.sample.clone(),
         prompt_tokens: 10,
-        candidates: (0..unit.sampling.n).map(candidate).collect(),
+        candidates: (0..unit.sampling.n)
+            .map(|index| candidate(index % 3 == 2 && !agrees_on(&prompt.sample.0)))
+            .collect(),
         entropy: 0.3,
     };
     unit.prompts.iter().map(group).collect()

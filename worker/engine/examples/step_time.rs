@@ -80,6 +80,7 @@ fn main() -> anyhow::Result<()> {
         let groups = draw(&mut engine, version, &prompts)?;
         let drawn = milliseconds(start);
         let batch = Batch::Grpo {
+            rollout_policy: PolicyVersion(version),
             objective: Objective::default(),
             temperature: 1.0,
             max_new_tokens: 8,

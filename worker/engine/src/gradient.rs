@@ -16,13 +16,14 @@ pub(crate) enum Figure {
     Loss,
     Kl,
     Entropy,
-    Clipped,
+    ClippedLow,
+    ClippedHigh,
     Ratio,
     Tokens,
     Answers,
 }
 
-const FIGURES: i64 = 7;
+const FIGURES: i64 = 8;
 
 /// Sums over all micro-batches of a rank, then of all ranks: one buffer `[gradient | figures]`, f32, so that
 /// one all-reduce carries both.

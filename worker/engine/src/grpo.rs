@@ -3,7 +3,7 @@
 
 use medevo_collective::Collective;
 use medevo_types::{
-    messages::{Batch as Work, TrainGroup},
+    messages::{Batch as Work, TrainGroup, UpdateWork},
     settings::LossType,
 };
 use tch::{Device, Tensor};
@@ -14,8 +14,8 @@ use crate::{
     gradient::{Figure, Sums},
     layout::{Batch, Row, pack},
     objective::{
-        TokenTerms, answer_means, averages_correction, correction, entropy_weight, token_loss,
-        token_weight,
+        TokenTerms, answer_means, averages_correction, correction, entropy_weight, sequence_old,
+        token_loss, token_weight,
     },
     prompts::Prepared,
     sampling::entropy,
@@ -55,13 +55,19 @@ pub(crate) fn bonus(
 /// [`bonus`]'s.
 pub(crate) fn accumulate(
     engine: &mut Engine,
-    work: &Work,
+    work: &UpdateWork,
     bonus: Option<f64>,
     sums: &Sums,
 ) -> Result<(), EngineError> {
-    let Work::Grpo { objective, temperature, groups, reference, .. } = work else {
+    let Work::Grpo { rollout_policy, objective, temperature, groups, reference, .. } = &work.batch
+    else {
         return Err(EngineError::refused("a policy update", "the batch is a supervised one"));
     };
+    // From the second update of a rollout on. The ratio is then against the rollout, so a correction by
+    // training / rollout has nothing left to correct.
+    let stale = *rollout_policy != work.policy;
+    let cap = if stale { 0.0 } else { objective.importance_cap };
+    let by_answer = if stale { objective.by_sequence() } else { averages_correction(objective) };
     if groups.is_empty() {
         return Ok(());
     }
@@ -96,11 +102,14 @@ pub(crate) fn accumulate(
         };
         let features = engine.training_features(&prompts)?;
         let state = engine.state()?;
-        if averages_correction(objective) {
+        if by_answer {
             // A chunk may hold only a part of an answer, so its mean is taken before; this costs a forward pass.
             let (model, words) = (&state.model, &engine.vocabulary);
             let own = score::log_probabilities(model, words, *temperature, rows, &features)?;
-            terms.average_correction(groups, &own, objective.importance_cap)?;
+            terms.average(groups, &own, |own, rollout| match stale {
+                true => own - rollout,
+                false => correction(own, rollout, cap),
+            })?;
         }
         let batch = Batch::new(rows, state.device());
         let loss = |chunk: &score::Chunk| {
@@ -111,19 +120,20 @@ pub(crate) fn accumulate(
             let count = pick(&terms.count);
             let rollout = pick(&terms.rollout);
             let reference = uses_reference.then(|| pick(&reference));
-            let correction = match &terms.correction {
-                Some(means) => Some(pick(means)),
-                None if objective.importance_cap > 0.0 => {
-                    Some(correction(&chunk.logp, &rollout, objective.importance_cap))
-                }
-                None => None,
+            let means = terms.means.as_deref().map(pick);
+            let (old, correction) = match (stale, means) {
+                (true, Some(ratio)) => (Some(sequence_old(&chunk.logp, &ratio)), None),
+                (true, None) => (Some(rollout.shallow_clone()), None),
+                (false, Some(correction)) => (None, Some(correction)),
+                (false, None) if cap > 0.0 => (None, Some(correction(&chunk.logp, &rollout, cap))),
+                (false, None) => (None, None),
             };
             let all = if bonus.is_some() { chunk.all.shallow_clone() } else { chunk.all.detach() };
             let entropy = entropy(&all).index_select(0, &chunk.source);
             let result = token_loss(
                 &TokenTerms {
                     logp: &chunk.logp,
-                    old: None,
+                    old: old.as_ref(),
                     reference: reference.as_ref(),
                     advantage: &pick(&terms.advantage),
                     weight: &pick(&terms.weight),
@@ -136,7 +146,8 @@ pub(crate) fn accumulate(
             let ratio = (chunk.logp.detach() - rollout).exp();
             sums.add(Figure::Loss, &result.loss);
             sums.add(Figure::Kl, &result.kl);
-            sums.add(Figure::Clipped, &result.clipped);
+            sums.add(Figure::ClippedLow, &result.clipped_low);
+            sums.add(Figure::ClippedHigh, &result.clipped_high);
             sums.add(Figure::Entropy, &entropy.dot(&count));
             sums.add(Figure::Ratio, &ratio.dot(&count));
             result.loss
@@ -164,8 +175,9 @@ struct Terms {
     weight: Vec<f32>,
     count: Vec<f32>,
     rollout: Vec<f32>,
-    /// Importance weights that are the same over an answer; none where each token has its own, or none.
-    correction: Option<Vec<f32>>,
+    /// What is the same over an answer: its log-ratio in a later update of a rollout, its correction in the first.
+    /// None where each token has its own, or none.
+    means: Option<Vec<f32>>,
 }
 
 impl Terms {
@@ -175,7 +187,7 @@ impl Terms {
             weight: Vec::new(),
             count: Vec::new(),
             rollout: Vec::new(),
-            correction: None,
+            means: None,
         };
         for answer in groups.iter().flat_map(|group| &group.answers) {
             let tokens = answer.ids.len();
@@ -188,18 +200,18 @@ impl Terms {
         terms
     }
 
-    /// Sets the correction to its mean over each answer; `own` are the training log-probabilities.
-    fn average_correction(
+    /// Takes `of` each token's training (`own`) and rollout log-probabilities, and its mean over each answer.
+    fn average(
         &mut self,
         groups: &[TrainGroup],
         own: &[f32],
-        cap: f64,
+        of: impl Fn(&Tensor, &Tensor) -> Tensor,
     ) -> Result<(), EngineError> {
         let answers = groups.iter().flat_map(|group| &group.answers);
         let lengths: Vec<i64> = answers.map(|answer| answer.ids.len() as i64).collect();
         let (own, rollout) = (Tensor::from_slice(own), Tensor::from_slice(&self.rollout));
-        let means = answer_means(&correction(&own, &rollout, cap), &lengths);
-        self.correction = Some(Vec::try_from(means).map_err(anyhow::Error::from)?);
+        let means = answer_means(&of(&own, &rollout), &lengths);
+        self.means = Some(Vec::try_from(means).map_err(anyhow::Error::from)?);
         Ok(())
     }
 }

@@ -7,6 +7,10 @@
 //! answer's. [`sequence_old`] says which old log-probabilities do that, and [`answer_means`] makes a correction
 //! constant over an answer. So an answer may be cut into chunks at either level.
 //!
+//! The first update of a rollout is at the weights that drew it: it has no old log-probabilities, the ratio is
+//! exactly 1. Later ones (`num_iterations`) take the rollout's own. TRL takes those of a training pass at the
+//! rollout's weights; ours mean the same (`sampling.rs`), so the two differ by rounding.
+//!
 //! Everything here is a *sum*; the division by the step's global counts ([`normaliser`]) comes after the
 //! all-reduce, so that the result does not depend on how groups are spread over ranks and micro-batches.
 
@@ -19,8 +23,8 @@ pub struct TokenTerms<'a> {
     /// Log-probabilities under the policy being trained; carries the gradient.
     pub logp: &'a Tensor,
     /// Log-probabilities under the policy that the ratio is taken against; none means the policy itself
-    /// (one update a rollout), so the ratio is 1 and its gradient that of logp. For a ratio over whole answers
-    /// see [`sequence_old`].
+    /// (the first update of a rollout), so the ratio is 1 and its gradient that of logp. For a ratio over whole
+    /// answers see [`sequence_old`].
     pub old: Option<&'a Tensor>,
     /// Log-probabilities under the KL reference; needed when beta > 0.
     pub reference: Option<&'a Tensor>,
@@ -44,8 +48,10 @@ pub struct LossSums {
     pub loss: Tensor,
     /// Estimate of KL(policy ‖ reference), count-weighted; 0 without a reference. Detached.
     pub kl: Tensor,
-    /// Count of clipped tokens. Detached.
-    pub clipped: Tensor,
+    /// Count of tokens whose ratio lies below the lower clip and would be raised. Detached.
+    pub clipped_low: Tensor,
+    /// Count of tokens whose ratio lies above the upper clip and would be lowered. Detached.
+    pub clipped_high: Tensor,
 }
 
 /// `Σ w · (−c · min(ρA, clip(ρ, 1−ε_low, 1+ε_high)·A) + β·KL) − λ · Σ count · H` with `ρ = exp(logp − old)`,
@@ -82,18 +88,19 @@ pub fn token_loss(terms: &TokenTerms<'_>, objective: &Objective) -> LossSums {
     if let Some((entropy, weight)) = terms.entropy {
         loss -= entropy.dot(terms.count) * weight;
     }
-    let clipped = clipped(&ratio.detach(), terms.advantage, objective).to_kind(Kind::Float);
-    LossSums { loss, kl: kl_sum, clipped: (clipped * terms.count).sum(Kind::Float) }
+    let count = |tokens: Tensor| (tokens.to_kind(Kind::Float) * terms.count).sum(Kind::Float);
+    let (low, high) = clipped(&ratio.detach(), terms.advantage, objective);
+    LossSums { loss, kl: kl_sum, clipped_low: count(low), clipped_high: count(high) }
 }
 
-/// Which tokens' gradient the clip takes away (cispo: bounds).
-fn clipped(ratio: &Tensor, advantage: &Tensor, objective: &Objective) -> Tensor {
+/// Which tokens' gradient the lower and the upper clip take away (cispo: bound, and only above).
+fn clipped(ratio: &Tensor, advantage: &Tensor, objective: &Objective) -> (Tensor, Tensor) {
+    let above = |bound: f64| ratio.gt(bound).logical_and(&advantage.gt(0.0));
     if objective.loss_type == LossType::Cispo {
-        return ratio.gt(objective.clip_high).logical_and(&advantage.gt(0.0));
+        return (ratio.zeros_like(), above(objective.clip_high));
     }
     let low = ratio.lt(1.0 - objective.clip_low).logical_and(&advantage.lt(0.0));
-    let high = ratio.gt(1.0 + objective.clip_high).logical_and(&advantage.gt(0.0));
-    low.logical_or(&high)
+    (low, above(1.0 + objective.clip_high))
 }
 
 /// The mean over each answer, at each of its tokens. values `[tokens]` -> `[tokens]`; `lengths` are those of
@@ -105,12 +112,10 @@ pub fn answer_means(values: &Tensor, lengths: &[i64]) -> Tensor {
     Tensor::cat(&means, 0)
 }
 
-/// What stands for [`TokenTerms::old`] when a ratio is taken over whole answers: `logp − old` is then the mean
-/// over the answer of its tokens' log-ratios. All `[tokens]`; `lengths` as for [`answer_means`].
-pub fn sequence_old(logp: &Tensor, old: &Tensor, lengths: &[i64]) -> Tensor {
-    let own = logp.detach();
-    let ratio = answer_means(&(&own - old), lengths);
-    own - ratio
+/// What stands for [`TokenTerms::old`] when a ratio is taken over whole answers. `means` are the [`answer_means`]
+/// of the tokens' log-ratios, so `logp` may be that of a part of an answer. All `[tokens]`.
+pub fn sequence_old(logp: &Tensor, means: &Tensor) -> Tensor {
+    logp.detach() - means
 }
 
 /// Truncated importance weights `min(exp(logp − rollout), cap)` of tokens that were drawn with log-probability
@@ -198,7 +203,7 @@ mod tests {
         let by = normaliser(loss_type, f64::from(times), f64::from(tokens), 9);
         let loss = sums.loss / by;
         loss.backward();
-        assert_eq!(sums.clipped.double_value(&[]), 0.0);
+        assert_eq!((sums.clipped_low + sums.clipped_high).double_value(&[]), 0.0);
         (loss.double_value(&[]), Vec::try_from(logp.grad()).unwrap())
     }
 

@@ -30,7 +30,7 @@ impl Engine {
         let bonus = grpo::bonus(&work.batch, state.device(), collective)?;
         let mut sums = Sums::zeros(state.length, state.device());
         let computed = match &work.batch {
-            Work::Grpo { .. } => grpo::accumulate(self, &work.batch, bonus, &sums),
+            Work::Grpo { .. } => grpo::accumulate(self, work, bonus, &sums),
             Work::Sft { examples } => sft::accumulate(self, examples, &sums),
         };
         if computed.is_err() {
@@ -56,7 +56,10 @@ impl Engine {
             let per_token = tokens.max(1.0);
             figures.push(("kl".to_owned(), of(Figure::Kl) / per_token));
             figures.push(("entropy".to_owned(), of(Figure::Entropy) / per_token));
-            figures.push(("clip_fraction".to_owned(), of(Figure::Clipped) / per_token));
+            let (low, high) = (of(Figure::ClippedLow), of(Figure::ClippedHigh));
+            figures.push(("clip_fraction".to_owned(), (low + high) / per_token));
+            figures.push(("clip_low_fraction".to_owned(), low / per_token));
+            figures.push(("clip_high_fraction".to_owned(), high / per_token));
             figures.push(("ratio_mean".to_owned(), of(Figure::Ratio) / per_token));
         }
         figures.push(("tokens".to_owned(), tokens));

@@ -5,8 +5,8 @@
 use medevo_engine::{
     adamw::{AdamStep, Moments},
     objective::{
-        TokenTerms, answer_means, averages_correction, correction, entropy_weight, normaliser,
-        sequence_old, token_loss, token_weight,
+        LossSums, TokenTerms, answer_means, averages_correction, correction, entropy_weight,
+        normaliser, sequence_old, token_loss, token_weight,
     },
 };
 use medevo_types::settings::{Objective, OptimizerSettings};
@@ -71,33 +71,51 @@ fn loss_and_gradient_equal_trl() {
         let logp = Tensor::from_slice(&flat(&case["logps"])).set_requires_grad(true);
         let tensor =
             |key: &str| (!case[key].is_null()).then(|| Tensor::from_slice(&flat(&case[key])));
-        let mut old = tensor("old");
+        let old = tensor("old");
         let fix = tensor("rollout").map(|rollout| {
             let fix = correction(old.as_ref().unwrap_or(&logp), &rollout, objective.importance_cap);
             if averages_correction(&objective) { answer_means(&fix, &lengths) } else { fix }
         });
-        if objective.by_sequence() {
-            old = old.map(|old| sequence_old(&logp, &old, &lengths));
-        }
+        let ratio = old.as_ref().filter(|_| objective.by_sequence());
+        let ratio = ratio.map(|old| answer_means(&(logp.detach() - old), &lengths));
         let reference = Tensor::from_slice(&flat(&case["reference"]));
         let longest = case["max_new_tokens"].as_u64().unwrap() as usize;
         let counts = (answers.len() as f64, tokens as f64);
         let entropy = tensor("entropies").map(|entropy| entropy.set_requires_grad(true));
         let bonus = entropy_weight(&objective, counts.0, counts.1, longest);
+        let (advantage, weight) = (Tensor::from_slice(&advantage), Tensor::from_slice(&weight));
+        // In two chunks that part the third answer, as the engine's chunks part long ones.
         let sums = |count: &[f32]| {
-            token_loss(
-                &TokenTerms {
-                    logp: &logp,
-                    old: old.as_ref(),
-                    reference: Some(&reference),
-                    advantage: &Tensor::from_slice(&advantage),
-                    weight: &Tensor::from_slice(&weight),
-                    count: &Tensor::from_slice(count),
-                    correction: fix.as_ref(),
-                    entropy: entropy.as_ref().map(|entropy| (entropy, bonus)),
-                },
-                &objective,
-            )
+            let count = Tensor::from_slice(count);
+            let chunk = |from: i64, to: i64| {
+                let part = |all: &Tensor| all.narrow(0, from, to - from);
+                let logp = part(&logp);
+                let old = match &ratio {
+                    Some(ratio) => Some(sequence_old(&logp, &part(ratio))),
+                    None => old.as_ref().map(part),
+                };
+                let entropy = entropy.as_ref().map(part);
+                token_loss(
+                    &TokenTerms {
+                        logp: &logp,
+                        old: old.as_ref(),
+                        reference: Some(&part(&reference)),
+                        advantage: &part(&advantage),
+                        weight: &part(&weight),
+                        count: &part(&count),
+                        correction: fix.as_ref().map(part).as_ref(),
+                        entropy: entropy.as_ref().map(|entropy| (entropy, bonus)),
+                    },
+                    &objective,
+                )
+            };
+            let (a, b) = (chunk(0, 7), chunk(7, tokens as i64));
+            LossSums {
+                loss: a.loss + b.loss,
+                kl: a.kl + b.kl,
+                clipped_low: a.clipped_low + b.clipped_low,
+                clipped_high: a.clipped_high + b.clipped_high,
+            }
         };
         let each = sums(&vec![1.0; tokens]);
         let by = normaliser(loss_type, counts.0, counts.1, longest);
@@ -115,12 +133,15 @@ fn loss_and_gradient_equal_trl() {
         let kl = [each.kl.double_value(&[]) as f32 / tokens as f32];
         close(&format!("{name}: kl"), &kl, &flat(&case["kl"]), 1e-5);
         // Where an answer has one ratio, TRL counts answers: each token is then its share of one.
-        let clipped = match objective.by_sequence() {
-            true => sums(&share).clipped.double_value(&[]) / counts.0,
-            false => each.clipped.double_value(&[]) / counts.1,
+        let (sums, by) = match objective.by_sequence() {
+            true => (sums(&share), counts.0),
+            false => (each, counts.1),
         };
-        let clipped = [clipped as f32];
-        close(&format!("{name}: clipped"), &clipped, &flat(&case["clip_fraction"]), 1e-5);
+        let of = |sum: &Tensor| (sum.double_value(&[]) / by) as f32;
+        let (low, high) = (of(&sums.clipped_low), of(&sums.clipped_high));
+        for (side, ours) in [("either", low + high), ("low", low), ("high", high)] {
+            close(&format!("{name}: clipped {side}"), &[ours], &flat(&case["clipped"][side]), 1e-5);
+        }
     }
 }
 

@@ -4,11 +4,11 @@
 
 mod common;
 
-use common::{Fixture, Plain, distance, figure, groups, grpo, update_work};
+use common::{Fixture, Plain, distance, drawn_before, figure, groups, grpo, unit, update_work};
 use medevo_collective::{InProcess, Solo};
 use medevo_types::{
-    messages::{Batch, SftExample},
-    settings::{ImportanceLevel, KlEstimator, LossType, Objective},
+    messages::{Batch, SftExample, TrainAnswer, TrainGroup},
+    settings::{ImportanceLevel, KlEstimator, LossType, Objective, Sampling},
 };
 use tch::Kind;
 
@@ -32,7 +32,7 @@ fn shared_prompts_give_the_gradient_of_separate_rows() {
     let all = groups.iter().flat_map(|g| &g.answers);
     let tokens: f64 = all.map(|a| f64::from(a.count) * a.ids.len() as f64).sum();
     let plain_reference = Plain::new(&reference);
-    for objective in objectives() {
+    for (objective, stale) in objectives() {
         let (loss_type, beta) = (objective.loss_type, objective.beta);
         let plain = Plain::new(&fixture.model());
         let mut loss = tch::Tensor::from(0f32);
@@ -49,16 +49,23 @@ fn shared_prompts_give_the_gradient_of_separate_rows() {
                     KlEstimator::K2 => gap.square() / 2,
                     KlEstimator::K3 => gap.exp() - gap - 1.0,
                 };
-                let mut ratio = &logp - logp.detach();
+                let drawn = tch::Tensor::from_slice(&answer.logprobs);
+                let mut ratio = &logp - if stale { drawn.copy() } else { logp.detach() };
                 if objective.by_sequence() {
                     ratio = ratio.mean(Kind::Float).expand_as(&logp);
                 }
+                let ratio = ratio.exp();
                 let mut gain = match loss_type {
-                    LossType::Cispo => &logp * answer.advantage,
-                    _ => ratio.exp() * answer.advantage,
+                    LossType::Cispo => {
+                        ratio.detach().clamp_max(objective.clip_high) * &logp * answer.advantage
+                    }
+                    _ => {
+                        let bounds = (1.0 - objective.clip_low, 1.0 + objective.clip_high);
+                        let bounded = ratio.clamp(bounds.0, bounds.1);
+                        (ratio * answer.advantage).minimum(&(bounded * answer.advantage))
+                    }
                 };
-                if objective.importance_cap > 0.0 {
-                    let drawn = tch::Tensor::from_slice(&answer.logprobs);
+                if objective.importance_cap > 0.0 && !stale {
                     gain *= (logp.detach() - drawn).exp().clamp_max(objective.importance_cap);
                 }
                 let per_token = kl * beta - gain;
@@ -82,22 +89,26 @@ fn shared_prompts_give_the_gradient_of_separate_rows() {
             let mut setup = fixture.setup();
             setup.tokens_per_batch = tokens_per_batch;
             let mut engine = fixture.engine_with(&setup);
-            let work = update_work(0, grpo(groups.clone(), objective.clone(), reference.clone()));
+            let batch = grpo(groups.clone(), objective.clone(), reference.clone());
+            let work = update_work(0, if stale { drawn_before(batch) } else { batch });
             let ballot = engine.update(&work, &mut Solo).unwrap();
             assert!(ballot.finite);
             let apart = (figure(&ballot, "loss") - loss.double_value(&[])).abs();
             assert!(apart < 1e-4, "{objective:?}: loss differs by {apart}");
             let apart = distance(engine.gradient().unwrap(), &plain.gradient());
             assert!(apart < 1e-4, "{objective:?}: gradient differs by {apart}");
+            let clipped = figure(&ballot, "clip_fraction") > 0.0;
+            assert_eq!(clipped, stale, "at the weights that drew them no ratio is clipped");
         }
     }
 }
 
-/// Every loss, every KL estimator, and what the engine does differently for a setting.
-fn objectives() -> Vec<Objective> {
+/// Every loss, every KL estimator, and what the engine does differently for a setting; first as the first update
+/// of a rollout, then as a later one.
+fn objectives() -> Vec<(Objective, bool)> {
     let of = |loss_type, beta| Objective { loss_type, beta, ..Objective::default() };
     let by_answer = ImportanceLevel::Sequence;
-    vec![
+    let first = [
         of(LossType::Dapo, 0.5),
         of(LossType::Grpo, 0.0),
         of(LossType::DrGrpo, 0.5),
@@ -115,7 +126,65 @@ fn objectives() -> Vec<Objective> {
             importance_sampling_level: by_answer,
             ..of(LossType::Cispo, 0.0)
         },
-    ]
+    ];
+    let later = [
+        Objective { clip_high: 0.28, importance_cap: 1.2, ..of(LossType::Dapo, 0.5) },
+        Objective {
+            importance_sampling_level: by_answer,
+            clip_low: 0.05,
+            ..of(LossType::DrGrpo, 0.0)
+        },
+        Objective { clip_low: 0.05, ..of(LossType::Gspo, 0.5) },
+        Objective { clip_high: 1.1, ..of(LossType::Cispo, 0.0) },
+        Objective {
+            clip_high: 1.01,
+            importance_cap: 1.2,
+            importance_sampling_level: by_answer,
+            ..of(LossType::Cispo, 0.0)
+        },
+    ];
+    let first = first.into_iter().map(|objective| (objective, false));
+    first.chain(later.into_iter().map(|objective| (objective, true))).collect()
+}
+
+/// Broken, the second update of a rollout would see a ratio where the weights have not moved at all.
+#[test]
+fn a_later_update_at_unmoved_weights_is_the_first_one() {
+    let fixture = Fixture::new();
+    let reference = fixture.dir.path().join("reference");
+    let mut engine = fixture.engine();
+    let sampling = Sampling { n: 6, temperature: 0.7, max_new_tokens: 6, ..Sampling::default() };
+    let drawn = engine.rollout(&unit(fixture.prompts(), sampling)).unwrap();
+    let groups: Vec<TrainGroup> = drawn
+        .into_iter()
+        .zip(fixture.prompts())
+        .map(|(group, prompt)| {
+            let answer =
+                |(number, candidate): (usize, medevo_types::messages::Candidate)| TrainAnswer {
+                    ids: candidate.ids,
+                    count: 1,
+                    advantage: number as f64 - 2.5,
+                    logprobs: candidate.logprobs,
+                };
+            TrainGroup {
+                prompt,
+                answers: group.candidates.into_iter().enumerate().map(answer).collect(),
+            }
+        })
+        .collect();
+    for loss_type in [LossType::Dapo, LossType::Gspo, LossType::Cispo] {
+        // The cap corrects nothing, for rollout and training agree; cispo's ratio must not meet its bound.
+        let objective =
+            Objective { loss_type, clip_high: 5.0, importance_cap: 5.0, ..Objective::default() };
+        let batch = grpo(groups.clone(), objective, reference.clone());
+        let first = engine.update(&update_work(0, batch.clone()), &mut Solo).unwrap();
+        let gradient = engine.gradient().unwrap().copy();
+        let later = engine.update(&update_work(0, drawn_before(batch)), &mut Solo).unwrap();
+        let apart = distance(engine.gradient().unwrap(), &gradient);
+        assert!(apart < 1e-4, "{loss_type:?}: gradient differs by {apart}");
+        assert!((figure(&first, "loss") - figure(&later, "loss")).abs() < 1e-4);
+        assert_eq!(figure(&later, "clip_fraction"), 0.0);
+    }
 }
 
 fn examples(fixture: &Fixture) -> Vec<SftExample> {

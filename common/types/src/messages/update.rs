@@ -40,6 +40,10 @@ pub struct UpdateWork {
 pub enum Batch {
     /// Scored groups.
     Grpo {
+        /// Version of the weights that drew the candidates. `UpdateWork::policy` in the first update of a rollout,
+        /// an earlier one in those that follow (`num_iterations`): there the importance ratio is taken against
+        /// [`TrainAnswer::logprobs`], here against the policy itself.
+        rollout_policy: PolicyVersion,
         /// The loss.
         objective: Objective,
         /// Sampling temperature of the rollout: log-probabilities are taken at it.
@@ -76,7 +80,7 @@ pub struct TrainAnswer {
     pub count: u32,
     /// Advantage of each of them.
     pub advantage: f64,
-    /// Rollout log-probabilities, for the importance-ratio metric and `importance_cap`.
+    /// Rollout log-probabilities, for the importance ratio, its metric and `importance_cap`.
     pub logprobs: Vec<f32>,
 }
 
@@ -89,7 +93,8 @@ pub struct Ballot {
     pub finite: bool,
     /// Global norm before clipping.
     pub grad_norm: f64,
-    /// Figures of the whole step (reduced over ranks), by name: `loss`, `kl`, `entropy`, `clip_fraction`,
-    /// `ratio_mean` (rollout against training), `tokens`, `answers`.
+    /// Figures of the whole step (reduced over ranks), by name: `loss`, `kl`, `entropy`, `clip_fraction` and
+    /// its parts `clip_low_fraction` and `clip_high_fraction`, `ratio_mean` (training against rollout), `tokens`,
+    /// `answers`.
     pub figures: Vec<(String, f64)>,
 }

@@ -48,7 +48,7 @@ pub enum Input {
         /// What went wrong.
         error: String,
     },
-    /// Stop at the next step boundary, with a checkpoint.
+    /// Stop at the next step boundary, with a checkpoint; steps that use one rollout are not parted.
     Drain {
         /// Why.
         reason: String,
@@ -62,6 +62,8 @@ pub struct Scored {
     pub step: Step,
     /// Drawn with.
     pub policy: PolicyVersion,
+    /// As [`Effect::Score`] said.
+    pub earlier: usize,
     /// One per group, in the order of [`Effect::Score`].
     pub groups: Vec<GroupVerdict>,
     /// Label-free figures of the step, by name, for the event stream.

@@ -97,6 +97,8 @@ pub enum Share {
     Grpo {
         /// Which data.
         data: DataIndex,
+        /// Version that drew the candidates.
+        rollout_policy: PolicyVersion,
         /// The loss.
         objective: Objective,
         /// Rollout temperature.

@@ -34,6 +34,9 @@ pub enum Effect {
         step: Step,
         /// Drawn with.
         policy: PolicyVersion,
+        /// So many groups at the front were scored in earlier rounds of this rollout. Their labels and rewards
+        /// stand (INV-4); their advantages may depend on the groups that have come.
+        earlier: usize,
         /// The groups with the sample that each belongs to.
         groups: Vec<(SampleIndex, Group)>,
     },

@@ -97,9 +97,13 @@ pub enum StageKind {
         data: DataIndex,
         /// How many samples it has.
         samples: usize,
-        /// Questions a step.
+        /// Questions a rollout.
         questions: usize,
-        /// Steps.
+        /// Dynamic sampling: rounds of further questions that a rollout may draw while fewer than `questions`
+        /// groups train.
+        #[serde(default)]
+        extra_rounds: u64,
+        /// Optimizer steps; `objective.num_iterations` of them use one rollout.
         steps: u64,
         /// How candidates are drawn.
         sampling: Sampling,
@@ -141,4 +145,8 @@ pub struct Position {
     pub stage: usize,
     /// Steps of that stage that are committed (evaluate stages: passes done).
     pub done: u64,
+    /// Questions that dynamic sampling has drawn in that stage beyond `questions` a rollout: the order goes on
+    /// behind them. Records of earlier versions do not have it.
+    #[serde(default)]
+    pub extra: u64,
 }

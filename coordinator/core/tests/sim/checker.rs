@@ -19,7 +19,8 @@ type Try = (Generation, Step, Attempt);
 struct Asked {
     step: Step,
     since: Millis,
-    groups: usize,
+    earlier: usize,
+    samples: Vec<SampleIndex>,
     failed: bool,
 }
 
@@ -40,8 +41,10 @@ pub struct Checker {
     published: BTreeSet<PathBuf>,
     /// What is with the scorer.
     scoring: Option<Asked>,
-    /// Which scoring trains a step.
-    scored_by: BTreeMap<Step, f64>,
+    /// Which scorings train the samples of a rollout, named by its first step.
+    scored_by: BTreeMap<(Step, SampleIndex), BTreeSet<u64>>,
+    /// How far each standing rollout has drawn in its stage's order, by its first step.
+    drawn: BTreeMap<Step, u64>,
     finished: bool,
 }
 
@@ -61,6 +64,7 @@ impl Checker {
             published: BTreeSet::new(),
             scoring: None,
             scored_by: BTreeMap::new(),
+            drawn: BTreeMap::new(),
             finished: false,
         }
     }
@@ -84,7 +88,7 @@ impl Checker {
         let Some(asked) = &mut self.scoring else { return };
         asked.failed |= match input {
             Input::ScoringFailed { .. } => true,
-            Input::Scored(scored) => scored.groups.len() != asked.groups,
+            Input::Scored(scored) => scored.groups.len() != asked.samples.len(),
             _ => false,
         };
     }
@@ -122,6 +126,12 @@ impl Checker {
             Record::Commit { step, attempt, generation, policy, gradient } => {
                 assert_eq!(*step, self.committed().next(), "INV-1: steps commit once, in order");
                 let before = self.policy();
+                if let Some(asked) = &self.scoring
+                    && *step == asked.step
+                {
+                    let (from, drawn) = (self.drawn_before(asked.step), asked.samples.len());
+                    self.drawn.insert(asked.step, from + drawn as u64);
+                }
                 if attempt.0 == 0 {
                     assert_eq!(*policy, before, "a step without an update moves no version");
                 } else {
@@ -140,13 +150,16 @@ impl Checker {
                 let policy = self.policy();
                 self.chain.retain(|p, _| *p <= policy);
                 self.scoring = None;
-                self.scored_by.retain(|s, _| s <= step);
+                self.scored_by.retain(|(s, _), _| s <= step);
+                self.drawn.retain(|s, _| s <= step);
             }
             Record::Checkpoint(checkpoint) => {
                 assert!(self.manifests.contains(&checkpoint.dir), "INV-5: no manifest yet");
                 assert!(self.published.insert(checkpoint.dir.clone()), "INV-5: not fresh");
                 assert_eq!(checkpoint.step, self.committed(), "INV-5: of another step");
                 assert_eq!(checkpoint.policy, self.policy(), "INV-5: of another version");
+                let next = self.committed().next();
+                assert_eq!(self.cycle(next).0, next, "INV-7: a checkpoint within a cycle");
                 assert_eq!(checkpoint.holding, self.chain[&checkpoint.policy], "INV-5: digest");
                 self.checkpoint = Some(checkpoint.clone());
             }
@@ -182,18 +195,27 @@ impl Checker {
 
     fn effect(&mut self, now: Millis, effect: &Effect) {
         match effect {
-            Effect::Score { step, policy, groups, .. } => {
+            Effect::Score { stage, step, policy, earlier, groups } => {
                 assert_eq!(*step, self.committed().next(), "INV-4: of another step");
                 assert_eq!(*policy, self.policy(), "INV-4: of another version");
+                assert_eq!(self.cycle(*step).0, *step, "INV-4: a cycle scores once, at its start");
+                let samples: Vec<SampleIndex> = groups.iter().map(|(sample, _)| *sample).collect();
+                self.in_order(*stage, *step, &samples);
                 for candidate in groups.iter().flat_map(|(_, g)| &g.candidates) {
                     assert_eq!(u64::from(candidate.ids[0]), policy.0, "INV-4: drawn by another");
                 }
-                if let Some(asked) = self.scoring.as_ref().filter(|asked| asked.step == *step) {
+                let before = self.scoring.as_ref().filter(|asked| asked.step == *step);
+                assert!(*earlier == 0 || before.is_some(), "INV-4: groups out of nowhere");
+                if let Some(asked) = before {
+                    let known = asked.samples.len().min(samples.len());
+                    assert_eq!(asked.samples[..known], samples[..known], "other earlier groups");
+                }
+                if let Some(asked) = before.filter(|asked| asked.earlier == *earlier) {
                     let late = now >= asked.since + self.spec.deadlines.score_ms;
                     assert!(asked.failed || late, "INV-4: scored twice without a failure");
                 }
-                let (step, groups) = (*step, groups.len());
-                self.scoring = Some(Asked { step, since: now, groups, failed: false });
+                let (step, earlier) = (*step, *earlier);
+                self.scoring = Some(Asked { step, since: now, earlier, samples, failed: false });
             }
             Effect::Evaluated { policy, pass, groups, .. } => {
                 assert_eq!(*policy, self.policy(), "measured with other weights");
@@ -217,11 +239,19 @@ impl Checker {
                 assert_eq!(*generation, self.generation);
                 assert_eq!(*policy, self.policy());
                 assert_eq!(*step, self.committed().next(), "INV-1: a committed step again");
-                if let Share::Grpo { groups, .. } = share {
-                    for answer in groups.iter().flat_map(|(_, answers)| answers) {
-                        let by = *self.scored_by.entry(*step).or_insert(answer.advantage);
-                        assert_eq!(by, answer.advantage, "INV-4: two scorings train one step");
-                        assert_eq!(u64::from(answer.ids[0]), policy.0, "INV-4: stale candidates");
+                if let Share::Grpo { groups, rollout_policy, .. } = share {
+                    let (start, iteration) = self.cycle(*step);
+                    assert_eq!(rollout_policy.0 + iteration, policy.0, "whose candidates");
+                    for (sample, answers) in groups {
+                        let times = self.scoring.as_ref().map_or(0, |asked| {
+                            asked.samples.iter().filter(|other| *other == sample).count()
+                        });
+                        let by = self.scored_by.entry((start, *sample)).or_default();
+                        for answer in answers {
+                            assert_eq!(u64::from(answer.ids[0]), rollout_policy.0, "INV-4: stale");
+                            by.insert(answer.advantage as u64);
+                        }
+                        assert!(by.len() <= times, "INV-4: two scorings train one group");
                     }
                 }
             }
@@ -231,6 +261,40 @@ impl Checker {
             }
             _ => {}
         }
+    }
+
+    /// The first step of the cycle that `step` lies in, and how many of its steps come before `step`.
+    fn cycle(&self, step: Step) -> (Step, u64) {
+        let mut before = 0;
+        for stage in &self.spec.stages {
+            let (steps, each) = match &stage.kind {
+                StageKind::Sft { steps, .. } => (*steps, 1),
+                StageKind::Rl { steps, objective, .. } => (*steps, objective.num_iterations),
+                StageKind::Evaluate { .. } => (0, 1),
+            };
+            if step.0 <= before + steps {
+                let within = (step.0 - before - 1) % each;
+                return (Step(step.0 - within), within);
+            }
+            before += steps;
+        }
+        (step, 0)
+    }
+
+    /// Questions that standing rollouts have drawn before the one that starts at `step`; the specs have one
+    /// rl stage.
+    fn drawn_before(&self, step: Step) -> u64 {
+        self.drawn.range(..step).next_back().map_or(0, |(_, drawn)| *drawn)
+    }
+
+    /// INV-7: questions come in the stage's order, each once, whatever was lost or drawn again in between.
+    fn in_order(&self, stage: usize, step: Step, samples: &[SampleIndex]) {
+        let StageKind::Rl { samples: size, .. } = &self.spec.stages[stage].kind else {
+            panic!("only rl stages score")
+        };
+        let first = self.drawn_before(step);
+        let expected = samples_from(self.spec.seed, stage, first, samples.len(), *size, 1);
+        assert_eq!(samples, expected, "INV-7: questions out of order at step {step}");
     }
 
     /// A worker that is to use weights must hold the version that stands, and its very digest.

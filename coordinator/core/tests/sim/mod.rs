@@ -45,6 +45,10 @@ pub struct Sim {
     pub scorings: u64,
     /// Every so many scorings find nothing to train on; 0: none does.
     pub quiet_every: u64,
+    /// Every so many samples never train; 0: all may.
+    pub dull_every: usize,
+    /// Verdicts of the rollout's rounds so far, which the driver's scorer remembers.
+    verdicts: Vec<GroupVerdict>,
 }
 
 impl Sim {
@@ -64,6 +68,8 @@ impl Sim {
             lives: 0,
             scorings: 0,
             quiet_every: 0,
+            dull_every: 0,
+            verdicts: Vec::new(),
         }
     }
 
@@ -168,11 +174,15 @@ impl Sim {
     pub fn drive(&mut self, well: bool) -> bool {
         let Some(effect) = self.effects.pop_front() else { return false };
         match effect {
-            Effect::Score { step, policy, groups, .. } if well => {
+            Effect::Score { step, policy, earlier, groups, .. } if well => {
                 self.scorings += 1;
-                let groups = groups.iter().map(|(_, g)| self.verdict(g)).collect();
-                let figures = vec![("share".to_owned(), 0.5)];
-                self.feed(Input::Scored(Scored { step, policy, groups, figures }));
+                self.verdicts.truncate(earlier);
+                for (sample, group) in &groups[self.verdicts.len()..] {
+                    let verdict = self.verdict(*sample, group);
+                    self.verdicts.push(verdict);
+                }
+                let (groups, figures) = (self.verdicts.clone(), vec![("share".to_owned(), 0.5)]);
+                self.feed(Input::Scored(Scored { step, policy, earlier, groups, figures }));
             }
             Effect::Score { step, .. } => {
                 self.feed(Input::ScoringFailed { step, error: "no".to_owned() });
@@ -193,8 +203,9 @@ impl Sim {
     }
 
     /// The number of the scoring stands in the advantage, so that the checker can tell scorings apart.
-    fn verdict(&self, group: &medevo_types::messages::Group) -> GroupVerdict {
-        if self.quiet_every > 0 && self.scorings.is_multiple_of(self.quiet_every) {
+    fn verdict(&self, sample: SampleIndex, group: &medevo_types::messages::Group) -> GroupVerdict {
+        let quiet = self.quiet_every > 0 && self.scorings.is_multiple_of(self.quiet_every);
+        if quiet || (self.dull_every > 0 && sample.is_multiple_of(self.dull_every)) {
             return GroupVerdict::NoVariance;
         }
         let answer = |c: &medevo_types::messages::Candidate| TrainAnswer {
@@ -211,6 +222,7 @@ impl Sim {
         let recovered = self.recovered();
         self.checker.restarted(&recovered);
         self.effects.clear();
+        self.verdicts.clear();
         self.core = Core::new(self.spec.clone(), recovered);
     }
 

@@ -46,6 +46,18 @@ pub fn whole() -> RunSpec {
     }
 }
 
+/// The same run with `num_iterations` steps a rollout and dynamic sampling.
+pub fn reusing(spec: RunSpec, iterations: u64, rounds: u64) -> RunSpec {
+    let mut spec = spec;
+    for stage in &mut spec.stages {
+        if let StageKind::Rl { objective, extra_rounds, .. } = &mut stage.kind {
+            objective.num_iterations = iterations;
+            *extra_rounds = rounds;
+        }
+    }
+    spec
+}
+
 /// One rl stage.
 pub fn only_rl(steps: u64) -> RunSpec {
     RunSpec { stages: vec![rl("adapt", steps, 0, Vec::new())], ..whole() }
@@ -58,6 +70,7 @@ pub fn rl(name: &str, steps: u64, evaluate_every: u64, passes: Vec<EvalPass>) ->
             data: 1,
             samples: 7,
             questions: 4,
+            extra_rounds: 0,
             steps,
             sampling: sampling(2),
             features: false,

@@ -15,6 +15,7 @@ pub fn defaults() -> ScorerSettings {
         embedder: EmbedderSettings::default(),
         reward: RewardSettings::default(),
         scale: ScaleRewards::Group,
+        dynamic_sampling: false,
     }
 }
 

@@ -149,12 +149,22 @@ pub fn groups(prompts: Vec<Prompt>) -> Vec<TrainGroup> {
 
 pub fn grpo(groups: Vec<TrainGroup>, objective: Objective, reference: PathBuf) -> Batch {
     Batch::Grpo {
+        rollout_policy: PolicyVersion(0),
         objective,
         temperature: 0.7,
         max_new_tokens: 6,
         reference: Some(reference),
         groups,
     }
+}
+
+/// A later update of the rollout that these answers are from: another version drew them than is trained.
+pub fn drawn_before(batch: Batch) -> Batch {
+    let mut batch = batch;
+    if let Batch::Grpo { rollout_policy, .. } = &mut batch {
+        *rollout_policy = PolicyVersion(u64::MAX);
+    }
+    batch
 }
 
 pub fn update_work(policy: u64, batch: Batch) -> UpdateWork {
