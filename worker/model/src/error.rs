@@ -43,6 +43,14 @@ pub enum LoadError {
         /// Tensors of another shape or an unusable element type, each with both shapes.
         misshapen: Vec<String>,
     },
+    /// The tensors of an adapter do not fit the model that it is to be used with.
+    #[error("the adapter in {dir} does not fit the model: {}; is it that model's adapter?", .misfits.join(", "))]
+    Adapter {
+        /// The adapter's directory.
+        dir: PathBuf,
+        /// Each tensor that has no place, with its shape, and each that is missing.
+        misfits: Vec<String>,
+    },
 }
 
 fn list(missing: &[String], extra: &[String], misshapen: &[String]) -> String {

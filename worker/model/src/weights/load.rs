@@ -47,6 +47,16 @@ pub(crate) fn load(
     Ok((Tensors(tensors), scheme))
 }
 
+/// The element type that all weights of `dir` have; f32, which holds any of them, where they differ.
+pub(crate) fn stored_kind(dir: &Path) -> Result<Kind, LoadError> {
+    let mut kinds = Vec::new();
+    for path in shard_paths(dir)? {
+        kinds.extend(Shard::open(path)?.tensors.values().filter_map(|info| kind_of(info.dtype)));
+    }
+    kinds.dedup();
+    Ok(if let [one] = kinds[..] { one } else { Kind::Float })
+}
+
 /// Compares what there is with what there should be, and names every difference.
 fn check(
     dir: &Path,
