@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
-use super::targets::{Module, targeted};
+use super::targets::targeted;
 use crate::config::ModelConfig;
 use crate::layer::LowRank;
 
@@ -52,6 +52,19 @@ impl Adapter {
         Ok(Self::new(settings.clone(), freeze_vision, parameters))
     }
 
+    /// Names of the layers that these settings mean, sorted.
+    ///
+    /// # Errors
+    /// A sentence about targets that mean no layer of this model.
+    pub fn targets(
+        config: &ModelConfig,
+        settings: &LoraSettings,
+        freeze_vision: bool,
+    ) -> Result<Vec<String>, String> {
+        let layers = targeted(config, settings, freeze_vision)?;
+        Ok(layers.into_iter().map(|layer| layer.name).collect())
+    }
+
     pub(super) fn new(
         settings: LoraSettings,
         freeze_vision: bool,
@@ -81,8 +94,8 @@ impl Adapter {
                 own.rank, own.alpha, run.rank, run.alpha
             ));
         }
-        let wanted = targeted(config, settings, freeze_vision)?;
-        let wanted: Vec<&str> = wanted.iter().map(|layer: &Module| layer.name.as_str()).collect();
+        let wanted = Self::targets(config, settings, freeze_vision)?;
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         let held: Vec<&str> = self.layers().map(|(name, _)| name).collect();
         let other =
             |a: &[&str], b: &[&str]| a.iter().find(|n| !b.contains(n)).map(|n| (*n).to_owned());
