@@ -34,6 +34,7 @@ goldens: setup ## remake the golden numbers with transformers and TRL (downloads
 	@ops/setup-peers trl
 	.peers/bin/python tests/golden/make_model_goldens.py
 	.peers/bin/python tests/golden/make_published_goldens.py
+	.peers/bin/python tests/golden/make_lora_goldens.py
 	.peers/bin/python tests/golden/make_loss_goldens.py
 
 peers: build setup-peers ## hold the worker's answers against transformers

@@ -86,6 +86,21 @@ fn the_resolved_file_reads_back_as_the_same_run() {
     assert_eq!(parse(&toml::to_string_pretty(&config).unwrap(), &[]).unwrap(), config);
 }
 
+/// A section that may be left out is checked like any other once it is there.
+#[test]
+fn adapters_are_trained_where_the_section_is_written() {
+    assert_eq!(parse(GOOD, &[]).unwrap().lora, None);
+    let text = format!("{GOOD}\n[lora]\nrank = 8\n");
+    let lora = parse(&text, &[]).unwrap().lora.unwrap();
+    assert_eq!((lora.rank, lora.alpha, lora.targets.len()), (8, 32.0, 7));
+    parse(&format!("{GOOD}\n[lora]\n"), &[]).unwrap().validate().unwrap();
+    let said = message(&text.replace("rank", "rnak"), &[]);
+    assert!(said.ends_with("unknown key `lora.rnak`; did you mean `rank`?"), "{said}");
+    let said = message(&text.replace("8", "\"8\""), &["lora.target=[]"]);
+    assert!(said.contains("`lora.rank` must be an integer"), "{said}");
+    assert!(said.contains("unknown key `lora.target`; did you mean `targets`?"), "{said}");
+}
+
 #[test]
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
     let text = GOOD.replace("rollout =", "rolout =");
@@ -245,6 +260,11 @@ fn values_out_of_range_name_their_path_and_the_way_out() {
         ("cluster.listen=localhost", "`cluster.listen` must be host:port"),
         ("run.name=\"a/b\"", "`run.name` names files"),
         ("engine.tokens_per_batch=10", "must be at least engine.max_prompt_tokens"),
+        ("lora.rank=0", "`lora.rank` must be at least 1"),
+        ("lora.alpha=0", "`lora.alpha` must be more than 0"),
+        ("lora.targets=[]", "`lora.targets` is empty"),
+        ("lora.targets=[\"\"]", "`lora.targets[0]` is empty"),
+        ("lora.targets=[\"a\", \"b\", \"a\"]", "`lora.targets[2]` names \"a\" a second time"),
     ] {
         let all = invalid(&[set]);
         assert!(all.contains(said), "{set}: {all}");

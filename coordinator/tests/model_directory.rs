@@ -70,3 +70,24 @@ fn an_index_that_names_an_absent_tensor_is_refused() {
     let sentence = check_model(dir.path()).expect_err("an absent tensor").to_string();
     assert!(sentence.contains("lm_head.weight"), "{sentence}");
 }
+
+/// An adapter cannot run without its base, so both are looked at.
+#[test]
+fn an_adapter_is_complete_with_its_base() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (base, adapter) = (dir.path().join("base"), dir.path().join("adapter"));
+    fs::create_dir(&base).expect("a folder");
+    fs::create_dir(&adapter).expect("a folder");
+    let config = format!(r#"{{"base_model_name_or_path": {base:?}}}"#);
+    fs::write(adapter.join("adapter_config.json"), config).expect("a file");
+    let sentence = check_model(&adapter).expect_err("no tensors").to_string();
+    assert!(sentence.contains("adapter_model.safetensors"), "{sentence}");
+    safetensors(&adapter.join("adapter_model.safetensors"), &["a"]);
+    let sentence = check_model(&adapter).expect_err("an empty base").to_string();
+    assert!(sentence.contains("tokenizer.json"), "{sentence}");
+    complete(&base);
+    check_model(&adapter).expect("nothing is wrong");
+    fs::write(adapter.join("adapter_config.json"), "{}").expect("a file");
+    let sentence = check_model(&adapter).expect_err("no base").to_string();
+    assert!(sentence.contains("base_model_name_or_path"), "{sentence}");
+}

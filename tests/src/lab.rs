@@ -33,6 +33,16 @@ impl Lab {
         lab
     }
 
+    /// Changes `run.toml`.
+    ///
+    /// # Panics
+    /// When it cannot be read or written.
+    pub fn amend(&self, change: impl FnOnce(String) -> String) {
+        let path = self.root.path().join("run.toml");
+        let text = std::fs::read_to_string(&path).expect("run.toml is read");
+        std::fs::write(&path, change(text)).expect("run.toml is written");
+    }
+
     /// A path within the folder.
     #[must_use]
     pub fn path(&self, name: &str) -> String {

@@ -12,6 +12,7 @@ Examples:
   medevo-worker generate --model DIR --question 'What is MRI?' --n 8 --temperature 0.7 --seed 1
   medevo-worker logprobs --model DIR --input pairs.jsonl --json
   medevo-worker init --config ops/demo/tiny-qwen2.5-vl --seed 0 --out /tmp/tiny
+  medevo-worker merge --adapter runs/x/checkpoints/step-000100 --out /tmp/merged
 
 Exit codes: 0 done, 1 could not go on (the last line says why), 2 wrong arguments, 143 SIGTERM.
 RUST_LOG sets the log level (error, warn, info, debug); logs go to stderr and hold no questions or answers.";
@@ -36,6 +37,8 @@ pub enum Command {
     Logprobs(LogprobsArgs),
     /// Write a model directory with random weights from a directory without weights.
     Init(InitArgs),
+    /// Make a whole model directory of a base model and an adapter.
+    Merge(MergeArgs),
 }
 
 /// Arguments of `join`.
@@ -70,9 +73,12 @@ pub struct JoinArgs {
 /// Arguments of `generate`.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// Hugging Face directory.
+    /// Hugging Face directory, or that of an adapter in PEFT's layout.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// The model under the adapter [default: the one that the adapter names].
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
     /// Image file; give it several times for several images.
     #[arg(long, value_name = "FILE")]
     pub image: Vec<PathBuf>,
@@ -111,9 +117,12 @@ pub struct GenerateArgs {
 /// Arguments of `logprobs`.
 #[derive(Debug, Args)]
 pub struct LogprobsArgs {
-    /// Hugging Face directory.
+    /// Hugging Face directory, or that of an adapter in PEFT's layout.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// The model under the adapter [default: the one that the adapter names].
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
     /// JSON lines {"image": path or null, "question": str, "answer": str}; "-" reads standard input.
     #[arg(long, value_name = "FILE.jsonl")]
     pub input: PathBuf,
@@ -134,6 +143,20 @@ pub struct InitArgs {
     /// Seed of the weights.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Directory to write; must not exist or be empty.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Directory of an adapter in PEFT's layout, for example a checkpoint of a run with [lora].
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// Hugging Face directory of the base model [default: the one that the adapter names].
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
     /// Directory to write; must not exist or be empty.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use medevo_engine::Engine;
+use medevo_model::Adapter;
 use medevo_types::{
     messages::{Candidate, EngineSetup},
     settings::{Dtype, Sampling, TrainSettings},
@@ -36,7 +37,7 @@ struct Answer<'a> {
 /// The model or an image cannot be read, or the prompt is too long.
 pub fn generate(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let sampling = sampling(args);
-    let mut engine = load(&args.model, args.device)?;
+    let mut engine = load(&args.model, args.base.as_deref(), args.device)?;
     let images: &[PathBuf] = &args.image;
     let (prompt_ids, candidates) =
         engine.generate(images, &args.question, &sampling, args.seed.unwrap_or(0))?;
@@ -60,13 +61,19 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An engine with the weights of `model`, for one process on its own.
+/// An engine with the weights of `model`, for one process on its own. An adapter is put beside `base`, or
+/// beside the model that it names.
 ///
 /// # Errors
 /// The directory is incomplete or does not fit.
-pub(crate) fn load(model: &Path, device: Device) -> anyhow::Result<Engine> {
+pub(crate) fn load(model: &Path, base: Option<&Path>, device: Device) -> anyhow::Result<Engine> {
+    anyhow::ensure!(
+        base.is_none() || Adapter::lies_in(model),
+        "--base goes with an adapter, and {} holds none; leave it out",
+        model.display()
+    );
     let setup = EngineSetup {
-        model: model.to_path_buf(),
+        model: base.unwrap_or(model).to_path_buf(),
         dtype: Dtype::F32,
         seed: 0,
         threads: 0,

@@ -42,7 +42,7 @@ pub fn logprobs(args: &LogprobsArgs) -> anyhow::Result<ExitCode> {
         let file = File::open(&args.input).with_context(|| format!("cannot open {name}"))?;
         read(BufReader::new(file), &name)?
     };
-    let mut engine = load(&args.model, args.device)?;
+    let mut engine = load(&args.model, args.base.as_deref(), args.device)?;
     let mut out = std::io::stdout().lock();
     for (number, line) in &lines {
         let (prompt_ids, answer_ids, logprobs) = engine

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::Parser;
 use medevo_worker::{
     cli::{Cli, Command},
-    generate, init, join, logprobs,
+    generate, init, join, logprobs, merge,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::generate(&args),
         Command::Logprobs(args) => logprobs::logprobs(&args),
         Command::Init(args) => init::init(&args),
+        Command::Merge(args) => merge::merge(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("medevo-worker: {error:#}");

@@ -33,7 +33,10 @@ pub struct RunConfig {
     /// How training spends memory.
     #[serde(default)]
     pub train: TrainSettings,
-    /// Train low-rank adapters instead of the weights.
+    /// Train low-rank adapters (LoRA) instead of the weights: `y = W x + (alpha / rank) · B A x`. Without this
+    /// section all weights are trained. Names as in PEFT's `LoraConfig`; dropout is 0. Adapters are f32 whatever
+    /// `model.dtype` says. Checkpoints hold the adapter in PEFT's layout; `medevo-worker merge` makes a whole
+    /// model of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSettings>,
 }

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use medevo_types::settings::{
-    EmbedderSettings, LabelSettings, LossType, Objective, OptimizerSettings, RewardKind,
-    RewardSettings, Sampling,
+    EmbedderSettings, LabelSettings, LoraSettings, LossType, Objective, OptimizerSettings,
+    RewardKind, RewardSettings, Sampling,
 };
 
 /// Collects the rules that a run file breaks: the key's path, and a sentence that starts with it.
@@ -153,6 +153,23 @@ impl Rules {
                  agree), but it is {cap}"
             ),
         );
+    }
+
+    pub fn lora(&mut self, lora: &LoraSettings) {
+        self.at_least_one(lora.rank as u64, "lora.rank");
+        self.positive(lora.alpha, "lora.alpha");
+        let missing = "is empty; name linear layers, such as \"q_proj\"";
+        self.require(!lora.targets.is_empty(), "lora.targets", missing);
+        for (i, target) in lora.targets.iter().enumerate() {
+            let path = format!("lora.targets[{i}]");
+            self.require(
+                !target.is_empty(),
+                &path,
+                "is empty; name a linear layer, such as \"q_proj\"",
+            );
+            let again = format!("names {target:?} a second time");
+            self.require(!lora.targets[..i].contains(target), &path, again);
+        }
     }
 
     pub fn optimizer(&mut self, optimizer: &OptimizerSettings, path: &str) {

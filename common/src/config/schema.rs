@@ -25,8 +25,11 @@ impl Schema {
         &self.root
     }
 
-    /// Follows a `$ref` to a definition.
+    /// Follows a `$ref` to a definition; of a section that may be left out, that of the section.
     pub fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
+        let alternatives = schema.get("anyOf").and_then(Value::as_array);
+        let section = alternatives.and_then(|all| all.iter().find(|one| one.get("$ref").is_some()));
+        let schema = section.unwrap_or(schema);
         let name = schema.get("$ref").and_then(Value::as_str);
         let name = name.and_then(|r| r.strip_prefix("#/$defs/"));
         match name {

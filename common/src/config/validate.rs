@@ -60,6 +60,9 @@ impl RunConfig {
         rules.run(&self);
         rules.cluster(&self);
         rules.stages(&self);
+        if let Some(lora) = &self.lora {
+            rules.lora(lora);
+        }
         if rules.broken.is_empty() {
             return Ok(ValidConfig(self));
         }

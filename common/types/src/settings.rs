@@ -183,7 +183,9 @@ pub struct Objective {
     pub loss_type: LossType,
     /// Reward scaling within a group or batch.
     pub scale_rewards: ScaleRewards,
-    /// Weight of KL(policy ‖ weights at the start of the stage); 0 needs no reference.
+    /// Weight of KL(policy ‖ reference); 0 needs no reference. The reference is the weights at the start of the
+    /// stage. With `[lora]` it is the base model with the adapter off, in every stage: it is in memory already,
+    /// and a second copy of the model is never made.
     pub beta: f64,
     /// Lower clip: the ratio is kept above 1 − clip_low. Not used with `cispo`.
     pub clip_low: f64,
@@ -342,7 +344,8 @@ impl Default for TrainSettings {
 }
 
 /// Low-rank adapters (LoRA) beside frozen weights: `y = W x + (alpha / rank) · B A x`. Names as in PEFT's
-/// `LoraConfig`; dropout is 0.
+/// `LoraConfig`; dropout is 0. Adapters are f32 whatever `model.dtype` says. Checkpoints hold the adapter in
+/// PEFT's layout; `medevo-worker merge` makes a whole model of one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraSettings {
@@ -351,7 +354,9 @@ pub struct LoraSettings {
     /// PEFT's `lora_alpha`; the adapter is scaled by alpha / rank.
     pub alpha: f64,
     /// Linear layers that get an adapter, as PEFT's `target_modules` lists them: a layer is meant whose name
-    /// is one of these, or ends in a dot and one of these.
+    /// is one of these, or ends in a dot and one of these. Several layers of the vision tower are called like
+    /// the language model's (`gate_proj`, `up_proj`, `down_proj`); `model.freeze_vision = true` leaves all of
+    /// the tower out.
     pub targets: Vec<String>,
 }
 

@@ -60,7 +60,7 @@ impl Core {
             self.reference = None;
         }
         let (needs_reference, sft) = match &stage.kind {
-            StageKind::Rl { objective, .. } => (objective.beta > 0.0, None),
+            StageKind::Rl { objective, .. } => (objective.beta > 0.0 && !self.spec.adapters, None),
             StageKind::Sft { samples, batch, together, .. } => {
                 (false, Some((*batch, *samples, *together)))
             }

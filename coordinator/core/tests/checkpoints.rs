@@ -59,6 +59,20 @@ fn an_rl_stage_is_anchored_to_the_checkpoint_at_its_start() {
     assert_eq!(reference, Some("model".into()), "no step yet: the model itself");
 }
 
+// The base is in every worker's memory: a checkpoint for it would be a second copy of the model, for nothing.
+#[test]
+fn adapters_are_anchored_to_their_base_without_a_checkpoint() {
+    for (spec, step) in [(spec::whole(), 2), (spec::whole(), 5), (spec::only_rl(1), 0)] {
+        let mut sim = start(RunSpec { adapters: true, ..spec });
+        sim.run_to("updating", step);
+        let Order::Update { share: Share::Grpo { reference, .. }, .. } = sim.pull("w0") else {
+            panic!("an rl step")
+        };
+        assert_eq!(reference, None);
+        assert_eq!(sim.finish(), Outcome::Done);
+    }
+}
+
 #[test]
 fn a_failed_checkpoint_is_tried_again_by_another_rank_in_a_fresh_directory() {
     let mut sim = start(spec::only_rl(2));

@@ -190,6 +190,7 @@ pub fn resolve(
     let spec = RunSpec {
         seed: config.run.seed,
         model: config.model.path.clone(),
+        adapters: config.lora.is_some(),
         checkpoints: checkpoints.to_owned(),
         stages,
         min_workers: config.cluster.min_workers,

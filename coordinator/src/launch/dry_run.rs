@@ -18,6 +18,14 @@ pub fn describe(config: &RunConfig, plan: &Plan, run_dir: &Path, workers: usize)
     line(format!("run        {} (seed {})", config.run.name, config.run.seed));
     line(format!("directory  {}", run_dir.display()));
     line(format!("model      {}", config.model.path.display()));
+    if let Some(lora) = &config.lora {
+        line(format!(
+            "adapters   rank {}, alpha {}, on {}",
+            lora.rank,
+            lora.alpha,
+            lora.targets.join(", ")
+        ));
+    }
     line(format!(
         "workers    {} here; goes on with {} or more, up to {}",
         workers, config.cluster.min_workers, config.cluster.max_workers

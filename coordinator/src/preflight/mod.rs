@@ -3,6 +3,7 @@
 //! What only a worker can see (the names and shapes of the model's tensors, prompts longer than the limit)
 //! comes later, as the sentence of a worker's failure, before the first update.
 
+mod adapter;
 mod model;
 mod refused;
 
@@ -25,6 +26,7 @@ pub fn check(config: &RunConfig, run_dir: &Path) -> Result<Plan, Refused> {
     if let Err(problem) = check_model(&config.model.path) {
         problems.push(problem.to_string());
     }
+    problems.extend(adapter::cannot_train(config));
     let mut datasets = Vec::new();
     for name in data_in_use(config) {
         let Some(section) = config.data.get(&name) else {

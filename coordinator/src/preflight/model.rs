@@ -9,14 +9,15 @@ use std::{
 
 use serde::Deserialize;
 
-use super::Refused;
+use super::{Refused, adapter};
 
 /// Longest header of a safetensors file that is read, bytes (the format's own limit).
 const MAX_HEADER: u64 = 100 << 20;
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Checks a Hugging Face directory: config, tokenizer, image processor settings, and weights whose headers
-/// can be read, whose files are as long as the headers say, and whose index names no absent tensor.
+/// can be read, whose files are as long as the headers say, and whose index names no absent tensor. Of an
+/// adapter in PEFT's layout its own files are checked, and the model directory that it names.
 ///
 /// # Errors
 /// [`Refused`], naming every problem of the directory.
@@ -26,6 +27,9 @@ pub fn check_model(dir: &Path) -> Result<(), Refused> {
             "the model directory {} does not exist; set model.path to a Hugging Face directory",
             dir.display()
         )));
+    }
+    if let Some(base) = adapter::base_of(dir)? {
+        return check_model(&base);
     }
     let mut problems = Vec::new();
     for name in ["config.json", "tokenizer.json"] {
@@ -56,7 +60,7 @@ pub fn check_model(dir: &Path) -> Result<(), Refused> {
     )))
 }
 
-fn json(file: &Path) -> Result<serde_json::Value, String> {
+pub(super) fn json(file: &Path) -> Result<serde_json::Value, String> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let text = fs::read(file).map_err(|error| format!("{name} cannot be read: {error}"))?;
     serde_json::from_slice(&text).map_err(|error| format!("{name} is not JSON: {error}"))
@@ -105,7 +109,7 @@ fn shard_path(dir: &Path, shard: &str) -> PathBuf {
 
 /// Names of the tensors in a safetensors file: 8 bytes of header length (little endian), a JSON header,
 /// then the data.
-fn tensors(file: &Path) -> Result<BTreeSet<String>, String> {
+pub(super) fn tensors(file: &Path) -> Result<BTreeSet<String>, String> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let broken = |what: String| format!("{name} cannot be read as safetensors: {what}");
     let mut open = File::open(file).map_err(|error| broken(error.to_string()))?;

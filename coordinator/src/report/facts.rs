@@ -20,6 +20,10 @@ pub(super) fn facts(config: &RunConfig, story: &Story) -> String {
         ("seed", config.run.seed.to_string()),
         ("weights", format!("{:?}", config.model.dtype).to_lowercase()),
     ];
+    if let Some(lora) = &config.lora {
+        let targets = escape(&lora.targets.join(", "));
+        rows.push(("adapters", format!("rank {}, alpha {}, on {targets}", lora.rank, lora.alpha)));
+    }
     for (name, data) in &config.data {
         let limit = if data.limit > 0 { format!(", first {}", data.limit) } else { String::new() };
         rows.push((

@@ -18,7 +18,9 @@ use crate::{
     features::FeatureCache,
     gradient::Kept,
     layout::Row,
-    optimizer_file, peer,
+    optimizer_file,
+    origin::Origin,
+    peer,
     prompts::{Prepared, Prompts},
     sampling::Vocabulary,
     score,
@@ -41,6 +43,7 @@ pub struct Engine {
     vocabulary_size: i64,
     device: Device,
     kind: Kind,
+    origin: Origin,
     state: Option<State>,
     features: FeatureCache,
     reference: Option<Reference>,
@@ -58,13 +61,14 @@ impl Engine {
             let threads = i32::try_from(setup.threads).context("engine.threads is too large")?;
             tch::set_num_threads(threads);
         }
-        let prompts = Prompts::load(&setup.model, setup.max_prompt_tokens)?;
-        let config = ModelConfig::load(&setup.model)?;
-        let size = config.text.vocab_size;
         let kind = match setup.dtype {
             Dtype::F32 => Kind::Float,
             Dtype::Bf16 => Kind::BFloat16,
         };
+        let origin = Origin::new(setup, kind, device)?;
+        let prompts = Prompts::load(&origin.dir, setup.max_prompt_tokens)?;
+        let config = ModelConfig::load(&origin.dir)?;
+        let size = config.text.vocab_size;
         Ok(Self {
             vocabulary: Vocabulary::without(prompts.encoder.banned_ids(), size, device),
             stop_ids: prompts.encoder.stop_ids().to_vec(),
@@ -73,6 +77,7 @@ impl Engine {
             vocabulary_size: size,
             device,
             kind,
+            origin,
             state: None,
             features: FeatureCache::new(),
             reference: None,
@@ -95,12 +100,11 @@ impl Engine {
         self.discard();
         match source {
             RestoreSource::Model { dir } => {
-                let model = load_model(dir, self.kind, self.device)?;
-                self.take(State::new(model, policy, self.setup.freeze_vision));
+                let state = self.origin.start(dir, policy)?;
+                self.take(state);
             }
             RestoreSource::Checkpoint { dir } => {
-                let model = load_model(dir, self.kind, self.device)?;
-                let mut state = State::new(model, policy, self.setup.freeze_vision);
+                let mut state = self.origin.resume(dir, policy)?;
                 let restored = optimizer_file::read(&state, dir)?;
                 state.moments = restored.moments;
                 state.master = restored.master;
@@ -110,10 +114,7 @@ impl Engine {
                 // A fresh worker needs tensors of the right shapes; the starting model has them.
                 let fresh = match self.state {
                     Some(_) => None,
-                    None => {
-                        let model = load_model(&self.setup.model, self.kind, self.device)?;
-                        Some(State::new(model, PolicyVersion(0), self.setup.freeze_vision))
-                    }
+                    None => Some(self.origin.start(&self.setup.model, PolicyVersion(0))?),
                 };
                 let mut state = fresh.or_else(|| self.state.take()).expect("one of the two");
                 let before = state.policy;
@@ -164,10 +165,9 @@ impl Engine {
         };
         kept.check(work)?;
         let kept = self.kept.take().expect("checked above");
-        let freeze_vision = self.setup.freeze_vision;
         let state = self.state.as_mut().expect("a gradient is kept only with weights in place");
         state.step(&kept.gradient, kept.norm, work);
-        if !freeze_vision {
+        if state.trains_vision() {
             self.features.clear();
         }
         self.refresh_holding();
@@ -186,8 +186,8 @@ impl Engine {
         self.kept = None;
     }
 
-    /// Writes the weights as a Hugging Face directory with `optimizer.safetensors` beside them, flushed to
-    /// the disk, and lists the files. What a failed try has written is deleted again: on a full disk it
+    /// Writes the weights as a Hugging Face directory (an adapter in PEFT's layout, without its base) with
+    /// `optimizer.safetensors` beside them, flushed to the disk, and lists the files. What a failed try has written is deleted again: on a full disk it
     /// would leave no room for the next one, nor for anything else of the run.
     ///
     /// # Errors
@@ -213,13 +213,13 @@ impl Engine {
         })
     }
 
-    /// Loads weights only, for [`Engine::logprobs`] and [`Engine::generate`].
+    /// Loads weights only, for [`Engine::logprobs`] and [`Engine::generate`]. An adapter is put beside the
+    /// model that the engine was set up with, or the one under the adapter that it was set up with.
     ///
     /// # Errors
     /// A directory that is not a model, by the tensor that is missing or misshapen.
     pub fn load_model(&mut self, dir: &Path) -> anyhow::Result<()> {
-        let model = load_model(dir, self.kind, self.device)?;
-        let state = State::new(model, PolicyVersion(0), self.setup.freeze_vision);
+        let state = self.origin.start(dir, PolicyVersion(0))?;
         state.model.set_requires_grad(false, false);
         self.take(state);
         Ok(())
@@ -264,15 +264,31 @@ impl Engine {
         self.setup.tokens_per_batch
     }
 
-    /// Makes the reference weights those in `dir`; they stay until another directory is asked for.
-    pub(crate) fn load_reference(&mut self, dir: &Path) -> Result<(), EngineError> {
+    /// Makes the reference weights those in `dir`; they stay until another directory is asked for. Where
+    /// adapters are trained the reference is the base without an adapter, whatever `dir` says: its weights are
+    /// in memory already.
+    pub(crate) fn load_reference(&mut self, dir: Option<&Path>) -> Result<(), EngineError> {
+        let adapters = self.origin.trains_adapters();
+        let dir = match dir {
+            _ if adapters => self.origin.dir.clone(),
+            Some(dir) => dir.to_path_buf(),
+            None => {
+                return Err(EngineError::refused(
+                    "a policy update with beta above 0",
+                    "it names no reference weights; send a reference directory or set beta to 0",
+                ));
+            }
+        };
         if self.reference.as_ref().is_some_and(|reference| reference.dir == dir) {
             return Ok(());
         }
         self.reference = None;
-        let model = load_model(dir, self.kind, self.device)?;
+        let model = if adapters {
+            self.origin.reference()?
+        } else {
+            load_model(&dir, self.kind, self.device)?
+        };
         model.set_requires_grad(false, false);
-        let dir = dir.to_path_buf();
         self.reference = Some(Reference { dir, model, features: FeatureCache::new() });
         Ok(())
     }

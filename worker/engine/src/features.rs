@@ -69,12 +69,11 @@ impl Engine {
         &mut self,
         prompts: &[&Prepared],
     ) -> Result<Vec<Tensor>, EngineError> {
-        let freeze_vision = self.setup.freeze_vision;
         let (state, cache) = self.state_and_features()?;
-        if freeze_vision {
-            cache.of(&state.model, prompts)
-        } else {
+        if state.trains_vision() {
             with_gradient(&state.model, prompts)
+        } else {
+            cache.of(&state.model, prompts)
         }
     }
 }

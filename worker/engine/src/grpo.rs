@@ -76,13 +76,7 @@ pub(crate) fn accumulate(
     }
     let uses_reference = objective.beta > 0.0;
     if uses_reference {
-        let dir = reference.as_deref().ok_or_else(|| {
-            EngineError::refused(
-                "a policy update with beta above 0",
-                "it names no reference weights; send a reference directory or set beta to 0",
-            )
-        })?;
-        engine.load_reference(dir)?;
+        engine.load_reference(reference.as_deref())?;
     }
     let mut prepared: Vec<Prepared> = Vec::with_capacity(groups.len());
     for group in groups {

@@ -21,6 +21,7 @@ mod grpo;
 pub mod layout;
 pub mod objective;
 mod optimizer_file;
+mod origin;
 mod peer;
 mod prompts;
 mod rollout;

@@ -95,7 +95,7 @@ pub(crate) fn read(state: &State, dir: &Path) -> anyhow::Result<Restored> {
             let (name, weight) = state.parameter(slot);
             let name = format!("{prefix}.{name}");
             let view = file.tensor(&name).with_context(|| {
-                format!("no tensor {name}: was model.freeze_vision changed since it was written?")
+                format!("no tensor {name}: were model.freeze_vision or [lora] changed since it was written?")
             })?;
             let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
             ensure!(view.dtype() == Dtype::F32, "tensor {name} is not f32");

@@ -1,7 +1,8 @@
-//! Weights and moments over the collective, from a rank that has them to those that do not.
+//! Weights and moments over the collective, from a rank that has them to those that do not. With an adapter
+//! only the adapter travels: everyone has read the base, and its digests are compared.
 
 use medevo_collective::Collective;
-use medevo_types::PolicyVersion;
+use medevo_types::{Digest, PolicyVersion};
 use tch::{Kind, Tensor};
 
 use crate::{adamw::Moments, error::EngineError, state::State};
@@ -25,6 +26,7 @@ pub(crate) fn broadcast(
         state.length,
         steps,
         i64::from(state.master.is_some()),
+        first_bytes(state.base.as_ref()),
     ];
     let mut header = Tensor::from_slice(&mine).to_device(device);
     collective.broadcast(&mut header, root)?;
@@ -36,6 +38,12 @@ pub(crate) fn broadcast(
             "it has {} weights ({} trained), this worker's model has {} ({})",
             header[1], header[2], mine[1], mine[2]
         ))
+    } else if header[5] != mine[5] {
+        Some(
+            "its adapter lies beside another base model; model.path has to hold the same weights on every \
+             machine"
+                .to_owned(),
+        )
     } else {
         None
     };
@@ -75,4 +83,10 @@ pub(crate) fn broadcast(
         state.policy = policy;
     }
     Ok(())
+}
+
+/// The beginning of a base's digest, as a number for the header; 0 without one.
+fn first_bytes(base: Option<&Digest>) -> i64 {
+    let beginning = base.and_then(|digest| digest.0.get(..15));
+    beginning.map_or(0, |hex| i64::from_str_radix(hex, 16).unwrap_or_default())
 }

@@ -117,6 +117,9 @@ pub(crate) fn backward(
     let hidden = hidden_states(model, batch, features)?;
     let leaf = hidden.detach().set_requires_grad(true);
     for_each_chunk(model, vocabulary, temperature, batch, &leaf, |chunk| loss(chunk).backward());
-    (hidden * leaf.grad()).sum(Kind::Float).backward();
+    // Adapters in the vision tower alone leave a row without images nothing to learn.
+    if hidden.requires_grad() {
+        (hidden * leaf.grad()).sum(Kind::Float).backward();
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use medevo_model::Qwen25Vl;
 use medevo_types::{
-    PolicyVersion,
+    Digest, PolicyVersion,
     messages::{ApplyWork, Holding},
 };
 use tch::{Device, Kind, Tensor};
@@ -26,8 +26,11 @@ pub(crate) struct Slot {
 
 /// One set of weights with its moments.
 pub(crate) struct State {
+    /// With an adapter, what is trained is the adapter alone: the weights under it are not in the slots.
     pub model: Qwen25Vl,
     pub policy: PolicyVersion,
+    /// Digest of the frozen weights under an adapter; none without one.
+    pub base: Option<Digest>,
     /// None until the first step: all zero, no step taken.
     pub moments: Option<Moments>,
     /// f32 copy of the trained weights, laid end to end, where the model's own are bf16; none until the
@@ -52,7 +55,12 @@ impl State {
             slots.push(Slot { index, offset, length });
             offset += length;
         }
-        Self { model, policy, moments: None, master: None, slots, length: offset }
+        Self { model, policy, base: None, moments: None, master: None, slots, length: offset }
+    }
+
+    /// Whether a step moves the vision tower, so that its features have to be made anew.
+    pub fn trains_vision(&self) -> bool {
+        self.slots.iter().any(|slot| Qwen25Vl::is_vision(self.parameter(slot).0))
     }
 
     /// Where the weights are.
@@ -112,10 +120,14 @@ impl State {
         self.policy = work.policy;
     }
 
-    /// What this is: the version, and a digest over version, weights, masters and moments.
+    /// What this is: the version, and a digest over version, weights (with an adapter: the base's own digest
+    /// and the adapter), masters and moments.
     pub fn holding(&self) -> Holding {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.policy.0.to_le_bytes());
+        if let Some(base) = &self.base {
+            hasher.update(base.0.as_bytes());
+        }
         for (name, tensor) in self.model.parameters() {
             hasher.update(name.as_bytes());
             digest::add_tensor(&mut hasher, tensor);
@@ -131,7 +143,7 @@ impl State {
         Holding { policy: self.policy, digest: digest::finish(&hasher) }
     }
 
-    /// Overwrites all weights with `weights`, all parameters laid end to end.
+    /// Overwrites all trainable weights with `weights`, all parameters laid end to end.
     pub fn set_weights(&mut self, weights: &Tensor) {
         let _no_grad = tch::no_grad_guard();
         let mut offset = 0;
@@ -142,7 +154,7 @@ impl State {
         }
     }
 
-    /// All weights laid end to end, in the model's number type.
+    /// All trainable weights laid end to end, in their number type; with an adapter those are the adapter's.
     pub fn all_weights(&self) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         let parts: Vec<Tensor> = self

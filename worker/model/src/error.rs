@@ -45,6 +45,14 @@ pub enum LoadError {
         /// Tensors that are not in the file where the index looks for them, or in two places.
         misplaced: Vec<String>,
     },
+    /// The tensors of an adapter do not fit the model that it is to be used with.
+    #[error("the adapter in {dir} does not fit the model: {}; is it that model's adapter?", .misfits.join(", "))]
+    Adapter {
+        /// The adapter's directory.
+        dir: PathBuf,
+        /// Each tensor that has no place, with its shape, and each that is missing.
+        misfits: Vec<String>,
+    },
 }
 
 fn list(

@@ -4,24 +4,80 @@ use tch::{Kind, Tensor};
 
 use crate::weights::Tensors;
 
-/// `y = x Wᵀ + b`.
+/// `y = x Wᵀ + b`, and a low-rank term beside it where the layer has an adapter.
 #[derive(Debug)]
 pub(crate) struct Linear {
+    name: String,
     weight: Tensor,
     bias: Option<Tensor>,
+    adapter: Option<LowRank>,
 }
 
 impl Linear {
     pub(crate) fn new(tensors: &Tensors, name: &str, bias: bool) -> Self {
         Self {
+            name: name.to_owned(),
             weight: tensors.get(&format!("{name}.weight")),
             bias: bias.then(|| tensors.get(&format!("{name}.bias"))),
+            adapter: None,
         }
+    }
+
+    /// Its module's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Puts a low-rank term beside the weight.
+    pub(crate) fn adapt(&mut self, adapter: LowRank) {
+        self.adapter = Some(adapter);
     }
 
     /// `[.., in]` to `[.., out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        let y = x.linear(&self.weight, self.bias.as_ref());
+        match &self.adapter {
+            Some(adapter) => adapter.beside(x, &y),
+            None => y,
+        }
+    }
+
+    /// Adds the low-rank term to the weight itself.
+    pub(crate) fn merge(&mut self) {
+        if let Some(adapter) = self.adapter.take() {
+            adapter.add_to(&self.weight);
+        }
+    }
+}
+
+/// The low-rank term of a layer: `scale · B (A x)`.
+#[derive(Debug)]
+pub(crate) struct LowRank {
+    /// `[rank, in]`, f32.
+    a: Tensor,
+    /// `[out, rank]`, f32.
+    b: Tensor,
+    scale: f64,
+}
+
+impl LowRank {
+    pub(crate) fn new(a: &Tensor, b: &Tensor, scale: f64) -> Self {
+        Self { a: a.shallow_clone(), b: b.shallow_clone(), scale }
+    }
+
+    /// `x` `[.., in]` and the frozen layer's `y` `[.., out]` to their sum, in y's type. The term is computed
+    /// in f32, as PEFT does.
+    fn beside(&self, x: &Tensor, y: &Tensor) -> Tensor {
+        let low = x.to_kind(Kind::Float).linear::<&Tensor>(&self.a, None) * self.scale;
+        (y + low.linear::<&Tensor>(&self.b, None)).to_kind(y.kind())
+    }
+
+    /// `W + scale · B A`, computed in f32 and rounded once to the weight's type.
+    fn add_to(&self, weight: &Tensor) {
+        tch::no_grad(|| {
+            let sum = weight.to_kind(Kind::Float) + self.b.matmul(&self.a) * self.scale;
+            weight.shallow_clone().copy_(&sum);
+        });
     }
 }
 
@@ -57,6 +113,10 @@ impl SwiGlu {
     pub(crate) fn new(tensors: &Tensors, name: &str, bias: bool) -> Self {
         let linear = |part: &str| Linear::new(tensors, &format!("{name}.{part}_proj"), bias);
         Self { gate: linear("gate"), up: linear("up"), down: linear("down") }
+    }
+
+    pub(crate) fn linears(&mut self) -> [&mut Linear; 3] {
+        [&mut self.gate, &mut self.up, &mut self.down]
     }
 
     /// `[.., width]` to the same shape.

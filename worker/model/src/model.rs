@@ -1,5 +1,6 @@
 //! The whole model: two towers, the embeddings and the output projection.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +10,8 @@ use crate::attend::Attend;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::image::Pixels;
+use crate::layer::{Linear, LowRank};
+use crate::lora::Adapter;
 use crate::text::TextModel;
 use crate::vision::VisionTower;
 use crate::weights::{self, Scheme, TIED_HEAD, Tensors};
@@ -24,6 +27,7 @@ pub struct Qwen25Vl {
     text: TextModel,
     embeddings: Tensor,
     head: Tensor,
+    adapter: Option<Adapter>,
 }
 
 impl Qwen25Vl {
@@ -35,6 +39,15 @@ impl Qwen25Vl {
         let config = ModelConfig::load(dir)?;
         let (tensors, scheme) = weights::load(dir, &config, dtype, device)?;
         Ok(Self::new(config, tensors, scheme, device))
+    }
+
+    /// Like [`Self::load`], on the CPU and in the type that the weights have on disk (f32 where they have
+    /// several).
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_as_stored(dir: &Path) -> Result<Self, LoadError> {
+        Self::load(dir, weights::stored_kind(dir)?, Device::Cpu)
     }
 
     /// Fresh f32 weights: norms 1, biases 0, all else normal with the configuration's `initializer_range`
@@ -65,13 +78,20 @@ impl Qwen25Vl {
     }
 
     fn new(config: ModelConfig, tensors: Tensors, scheme: Scheme, device: Device) -> Self {
+        let model = Self::assemble(config, tensors, scheme, device);
+        model.set_requires_grad(true, true);
+        model
+    }
+
+    /// Builds the layers around the tensors.
+    fn assemble(config: ModelConfig, tensors: Tensors, scheme: Scheme, device: Device) -> Self {
         let embeddings = tensors.get("model.language_model.embed_tokens.weight");
         let head = if config.tie_word_embeddings {
             embeddings.shallow_clone()
         } else {
             tensors.get(TIED_HEAD)
         };
-        let model = Self {
+        Self {
             vision: VisionTower::new(&tensors, &config.vision, config.family, device),
             text: TextModel::new(&tensors, &config.text, device),
             config,
@@ -79,14 +99,65 @@ impl Qwen25Vl {
             scheme,
             embeddings,
             head,
-        };
-        model.set_requires_grad(true, true);
+            adapter: None,
+        }
+    }
+
+    /// The same weights, shared and not copied, without an adapter: the adapted model's base.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        let device = self.embeddings.device();
+        Self::assemble(self.config.clone(), self.tensors.share(), self.scheme, device)
+    }
+
+    /// The same weights, shared and not copied, with `adapter` beside them. From now on the weights are
+    /// frozen and the adapter is what is trained.
+    ///
+    /// # Panics
+    /// If the adapter was made for a model of another shape.
+    #[must_use]
+    pub fn with_adapter(&self, adapter: Adapter) -> Self {
+        for (_, tensor) in &self.tensors.0 {
+            let _ = tensor.set_requires_grad(false);
+        }
+        let mut model = self.base();
+        let mut terms: BTreeMap<&str, LowRank> = adapter.layers().collect();
+        for linear in model.linears() {
+            if let Some(term) = terms.remove(linear.name()) {
+                linear.adapt(term);
+            }
+        }
+        assert!(terms.is_empty(), "every adapted layer is one of the towers' linear layers");
+        model.adapter = Some(adapter);
         model
+    }
+
+    /// Adds the adapter's terms to the weights themselves, which every model that shares them then has too,
+    /// and makes them trainable again. Each sum is computed in f32 and rounded once.
+    #[must_use]
+    pub fn merge(mut self) -> Self {
+        for linear in self.linears() {
+            linear.merge();
+        }
+        self.adapter = None;
+        self.set_requires_grad(true, true);
+        self
+    }
+
+    fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.vision.linears().chain(self.text.linears())
+    }
+
+    /// The adapter beside the weights, if there is one.
+    #[must_use]
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
     }
 
     /// Writes a directory that the reference opens as it lies there: `model.safetensors`, with tensors
     /// named as in the directory that the model came from, and that directory's configuration, tokenizer
-    /// and processor files. The paths written. Not atomic: write beside the final place and rename.
+    /// and processor files. A model with an adapter writes the adapter alone, in PEFT's layout, which names
+    /// the base's directory. The paths written. Not atomic: write beside the final place and rename.
     ///
     /// # Errors
     /// The file that could not be written, or that the model did not come from a directory.
@@ -95,13 +166,17 @@ impl Qwen25Vl {
             "this model was not made from a directory, so there is no config.json to save with it; \
              read its configuration with ModelConfig::load",
         )?;
-        weights::save(&self.tensors, self.scheme, source, dir)
+        match &self.adapter {
+            Some(adapter) => adapter.write(dir, source),
+            None => weights::save(&self.tensors, self.scheme, source, dir),
+        }
     }
 
-    /// Every trainable tensor once, sorted by name: leaves that require gradients. Names are those of the
-    /// reference's modules (`model.language_model.…`, `model.visual.…`), whatever the file called them.
+    /// Every trainable tensor once, sorted by name: leaves that require gradients. Those are the adapter's
+    /// where there is one, else the weights. Names are those of the reference's modules
+    /// (`model.language_model.…`, `model.visual.…`), whatever the file called them.
     pub fn parameters(&self) -> &[(String, Tensor)] {
-        &self.tensors.0
+        self.adapter.as_ref().map_or(&self.tensors.0, |adapter| &adapter.parameters)
     }
 
     /// Whether a parameter belongs to the vision tower.
@@ -112,13 +187,13 @@ impl Qwen25Vl {
 
     /// Says which tower is trained. Frozen parameters record no operations.
     pub fn set_requires_grad(&self, vision: bool, text: bool) {
-        for (name, tensor) in &self.tensors.0 {
+        for (name, tensor) in self.parameters() {
             let wanted = if Self::is_vision(name) { vision } else { text };
             let _ = tensor.set_requires_grad(wanted);
         }
     }
 
-    /// Overwrites every weight with `other`'s, a model of the same shape.
+    /// Overwrites every weight with `other`'s, a model of the same shape. Adapters stay as they are.
     ///
     /// # Panics
     /// If the shapes differ.

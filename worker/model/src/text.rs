@@ -70,6 +70,14 @@ impl TextModel {
         }
     }
 
+    /// Every linear layer.
+    pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.layers.iter_mut().flat_map(|layer| {
+            let attention = [&mut layer.q, &mut layer.k, &mut layer.v, &mut layer.o];
+            attention.into_iter().chain(layer.mlp.linears())
+        })
+    }
+
     /// `embeds` `[B, L, H]`, `positions` `[3, B, L]` to the last hidden state after the final norm,
     /// `[B, L, H]`. `seen` is given the state after the embedding and after each layer.
     pub(crate) fn forward(

@@ -50,7 +50,8 @@ pub enum Batch {
         temperature: f64,
         /// Longest answer (dr_grpo divides by it), tokens.
         max_new_tokens: usize,
-        /// Weights of the KL reference, when beta > 0.
+        /// Weights of the KL reference, when beta > 0; none where adapters are trained, whose reference is the
+        /// base without them.
         reference: Option<PathBuf>,
         /// This rank's groups; may be empty.
         groups: Vec<TrainGroup>,

@@ -105,7 +105,7 @@ pub enum Share {
         temperature: f64,
         /// Longest answer.
         max_new_tokens: usize,
-        /// KL reference directory, when beta > 0.
+        /// KL reference directory, when beta > 0; none with [`RunSpec::adapters`](super::RunSpec::adapters).
         reference: Option<PathBuf>,
         /// Sample and its distinct answers.
         groups: Vec<(SampleIndex, Vec<TrainAnswer>)>,

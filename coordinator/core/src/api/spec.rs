@@ -21,6 +21,9 @@ pub struct RunSpec {
     pub seed: u64,
     /// Starting model directory.
     pub model: PathBuf,
+    /// Low-rank adapters are trained. The weights under them stay, are in every worker's memory and are the KL
+    /// reference, so that a stage needs no checkpoint for it.
+    pub adapters: bool,
     /// Where checkpoints go; each in a fresh `step-NNNNNN[-k]` below it.
     pub checkpoints: PathBuf,
     /// What to do, in order.
@@ -109,7 +112,8 @@ pub enum StageKind {
         sampling: Sampling,
         /// Whether the embedder needs policy features.
         features: bool,
-        /// The loss. With beta > 0 the reference is the checkpoint (or model) at the stage's start.
+        /// The loss. With beta > 0 the reference is the checkpoint (or model) at the stage's start; with
+        /// [`RunSpec::adapters`] the model without its adapter.
         objective: Objective,
         /// Optimizer.
         optimizer: OptimizerSettings,

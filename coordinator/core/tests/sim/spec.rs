@@ -9,6 +9,7 @@ pub fn whole() -> RunSpec {
     RunSpec {
         seed: 7,
         model: "model".into(),
+        adapters: false,
         checkpoints: "checkpoints".into(),
         stages: vec![
             stage(

@@ -74,6 +74,14 @@ impl VisionTower {
         }
     }
 
+    /// Every linear layer.
+    pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let of_blocks = self.blocks.iter_mut().flat_map(|block| {
+            [&mut block.qkv, &mut block.proj].into_iter().chain(block.mlp.linears())
+        });
+        of_blocks.chain([&mut self.merger_in, &mut self.merger_out])
+    }
+
     /// The tokens of each image, `[merged_tokens, out_hidden_size]`, in one pass. `seen` is given the
     /// state after the patch projection and after each block, `[patches, hidden_size]`.
     pub(crate) fn forward(&self, images: &[&Pixels], mut seen: impl FnMut(&Tensor)) -> Vec<Tensor> {

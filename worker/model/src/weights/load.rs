@@ -22,9 +22,7 @@ pub(crate) fn load(
     device: Device,
 ) -> Result<(Tensors, Scheme), LoadError> {
     let index = Index::read(dir)?;
-    let files = index.as_ref().map_or(vec!["model.safetensors"], Index::files);
-    let mut shards =
-        files.into_iter().map(|file| Shard::open(dir.join(file))).collect::<Result<Vec<_>, _>>()?;
+    let mut shards = open(dir, index.as_ref())?;
     let scheme = Scheme::of(shards.iter().flat_map(|s| s.tensors.keys().map(String::as_str)));
 
     let mut misplaced = index.as_ref().map_or(Vec::new(), |index| absent(index, &shards));
@@ -37,6 +35,11 @@ pub(crate) fn load(
         tensors.push((name, shards[*shard].read(raw_name, &shape, kind, device)?));
     }
     Ok((Tensors(tensors), scheme))
+}
+
+fn open(dir: &Path, index: Option<&Index>) -> Result<Vec<Shard>, LoadError> {
+    let files = index.map_or(vec!["model.safetensors"], Index::files);
+    files.into_iter().map(|file| Shard::open(dir.join(file))).collect()
 }
 
 /// The tensors that the index promises and the named file does not hold.
@@ -69,6 +72,16 @@ fn find(shards: &[Shard], misplaced: &mut Vec<String>) -> BTreeMap<String, Place
 
 fn file_name(shard: &Shard) -> &str {
     shard.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// The element type that all weights of `dir` have; f32, which holds any of them, where they differ.
+pub(crate) fn stored_kind(dir: &Path) -> Result<Kind, LoadError> {
+    let mut kinds = Vec::new();
+    for shard in open(dir, Index::read(dir)?.as_ref())? {
+        kinds.extend(shard.tensors.values().filter_map(|info| kind_of(info.dtype)));
+    }
+    kinds.dedup();
+    Ok(if let [one] = kinds[..] { one } else { Kind::Float })
 }
 
 /// Compares what there is with what there should be, and names every difference.

@@ -10,15 +10,20 @@ mod shard;
 use tch::Tensor;
 
 pub(crate) use draw::draw;
-pub(crate) use load::load;
+pub(crate) use load::{load, stored_kind};
 pub(crate) use names::{Scheme, TIED_HEAD, expected};
-pub(crate) use save::save;
+pub(crate) use save::{save, write_tensors};
 
 /// Every tensor of the model by its canonical name, sorted by name.
 #[derive(Debug)]
 pub(crate) struct Tensors(pub(crate) Vec<(String, Tensor)>);
 
 impl Tensors {
+    /// The same tensors, sharing storage and gradients.
+    pub(crate) fn share(&self) -> Self {
+        Self(self.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
+    }
+
     /// The tensor `name`, sharing storage and gradient with the list's.
     pub(crate) fn get(&self, name: &str) -> Tensor {
         let at = self

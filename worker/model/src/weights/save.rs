@@ -57,16 +57,26 @@ pub(crate) fn save(
         }
     }
     let path = dir.join("model.safetensors");
-    let mut views = Vec::with_capacity(tensors.0.len());
-    for (name, tensor) in &tensors.0 {
-        views.push((scheme.name_of(name), Bytes::new(name, tensor)?));
+    let named = tensors.0.iter().map(|(name, tensor)| (scheme.name_of(name), tensor));
+    write_tensors(named, &path)?;
+    written.push(path);
+    Ok(written)
+}
+
+/// Writes named tensors as one safetensors file.
+pub(crate) fn write_tensors<'a>(
+    named: impl Iterator<Item = (String, &'a Tensor)>,
+    path: &Path,
+) -> Result<()> {
+    let mut views = Vec::new();
+    for (name, tensor) in named {
+        let bytes = Bytes::new(&name, tensor)?;
+        views.push((name, bytes));
     }
     // transformers refuses a file that does not say which framework's layout it has.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), &path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    written.push(path);
-    Ok(written)
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A tensor as the safetensors writer wants to see it; its bytes are fetched when they are written.
