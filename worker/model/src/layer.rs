@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::product;
 use crate::weights::Tensors;
 
 /// `y = x Wᵀ + b`.
@@ -21,7 +22,7 @@ impl Linear {
 
     /// `[.., in]` to `[.., out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        product::linear(x, &self.weight, self.bias.as_ref())
     }
 }
 
@@ -39,6 +40,10 @@ impl RmsNorm {
 
     /// `[.., width]` to the same shape.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        if x.kind() == Kind::Float {
+            return x.rms_norm(self.weight.size(), Some(&self.weight), self.eps);
+        }
+        // The reference rounds before it multiplies by the weight; libtorch's own norm does not.
         let wide = x.to_kind(Kind::Float);
         let scale = (wide.square().mean_dim(-1i64, true, None) + self.eps).rsqrt();
         (wide * scale).to_kind(x.kind()) * &self.weight

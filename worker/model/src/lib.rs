@@ -6,7 +6,7 @@
 //! From a question to logits: [`ImageProcessor`] makes [`Pixels`], [`Encoder`] makes [`PromptTokens`],
 //! [`Qwen25Vl::vision`] and [`Qwen25Vl::embed`] make embeddings, [`Qwen25Vl::place_images`] joins them,
 //! [`Qwen25Vl::text`] runs the decoder with an [`Attend`] of the caller's choice, and
-//! [`Qwen25Vl::logits`] reads the result.
+//! [`Qwen25Vl::logits`] reads the result. Training runs the towers as a [`Pass`] each.
 
 pub mod attend;
 pub mod config;
@@ -15,6 +15,8 @@ pub mod image;
 mod json_file;
 mod layer;
 pub mod model;
+pub mod pass;
+mod product;
 pub mod prompt;
 mod rotary;
 mod template;
@@ -27,4 +29,5 @@ pub use config::{ModelConfig, TextConfig, VisionConfig};
 pub use error::LoadError;
 pub use image::{ImageProcessor, Pixels};
 pub use model::Qwen25Vl;
+pub use pass::Pass;
 pub use prompt::{Encoder, PromptTokens};

@@ -9,6 +9,8 @@ use crate::attend::Attend;
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::image::Pixels;
+use crate::pass::Pass;
+use crate::product;
 use crate::text::TextModel;
 use crate::vision::VisionTower;
 use crate::weights::{self, Scheme, TIED_HEAD, Tensors};
@@ -128,6 +130,13 @@ impl Qwen25Vl {
         (tokens, states)
     }
 
+    /// A training pass of `images`, of which there is at least one: `[tokens of all images, hidden]`, image after
+    /// image. With `recompute` each block's graph exists only while it is needed.
+    #[must_use]
+    pub fn vision_pass<'a>(&'a self, images: &[&Pixels], recompute: bool) -> Pass<'a> {
+        self.vision.pass(images, recompute)
+    }
+
     /// Token embeddings: `[B, L]` i64 to `[B, L, H]`.
     pub fn embed(&self, ids: &Tensor) -> Tensor {
         Tensor::embedding(&self.embeddings, ids, -1, false, false)
@@ -168,6 +177,18 @@ impl Qwen25Vl {
         self.text.forward(embeds, positions, attend, |_| ())
     }
 
+    /// A training pass of what [`Self::text`] computes. With `recompute` each layer's graph exists only while it
+    /// is needed, and `attend` is asked for each layer twice.
+    pub fn text_pass<'a>(
+        &'a self,
+        embeds: &Tensor,
+        positions: &Tensor,
+        attend: &'a mut dyn Attend,
+        recompute: bool,
+    ) -> Pass<'a> {
+        self.text.pass(embeds, positions, attend, recompute)
+    }
+
     /// Like [`Self::text`], and the state after the embeddings and after each layer, `[B, L, H]`.
     pub fn text_states(
         &self,
@@ -182,6 +203,6 @@ impl Qwen25Vl {
 
     /// Scores of the next token: `[n, H]` to `[n, vocab_size]`.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear::<&Tensor>(&self.head, None)
+        product::linear(hidden, &self.head, None)
     }
 }
