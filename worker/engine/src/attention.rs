@@ -1,7 +1,7 @@
-//! The three ways in which the text model attends: over a whole prompt while keeping its keys and values,
-//! over rows with a block mask, and from drawn tokens to a prompt's one copy plus their own few tokens.
+//! How the text model attends in a rollout: over a whole prompt while keeping its keys and values, and from
+//! drawn tokens to a prompt's one copy plus their own few tokens.
 
-use medevo_model::{Attend, Causal, scaled_dot};
+use medevo_model::{Attend, Causal};
 use tch::{Kind, Tensor};
 
 /// Causal attention over prompts that keeps each layer's keys and values. Prompts are padded on the right, so
@@ -17,19 +17,6 @@ impl Attend for Prefill {
         debug_assert_eq!(layer, self.layers.len(), "layers come in order");
         self.layers.push((k.contiguous(), v.contiguous()));
         Causal.attend(layer, q, k, v)
-    }
-}
-
-/// Attention under a given mask, the same in all layers.
-#[derive(Debug)]
-pub struct Masked<'a> {
-    /// `[B, 1, L, L]` bool; true is seen.
-    pub visible: &'a Tensor,
-}
-
-impl Attend for Masked<'_> {
-    fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        scaled_dot(q, k, v, Some(self.visible))
     }
 }
 

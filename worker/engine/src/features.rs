@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use medevo_model::{Pixels, Qwen25Vl};
+use medevo_model::{Pass, Pixels, Qwen25Vl};
 use tch::Tensor;
 
 use crate::{bounded::Bounded, engine::Engine, error::EngineError, prompts::Prepared};
@@ -63,32 +63,65 @@ impl FeatureCache {
     }
 }
 
+/// The images of a micro-batch.
+pub(crate) enum Vision<'a> {
+    /// Their features, of a tower that does not learn.
+    Frozen(Vec<Tensor>),
+    /// Images that are yet to go through the tower, each once, and which of them comes where in the rows.
+    Learning { images: Vec<&'a Pixels>, order: Vec<usize> },
+}
+
 impl Engine {
-    /// Features for an update: in the graph where the tower learns, from the cache where it is frozen.
-    pub(crate) fn training_features(
+    /// What an update needs of the images of `prompts`.
+    pub(crate) fn training_vision<'a>(
+        &mut self,
+        prompts: &[&'a Prepared],
+    ) -> Result<Vision<'a>, EngineError> {
+        if !self.state()?.trains_vision() {
+            return Ok(Vision::Frozen(self.cached_features(prompts)?));
+        }
+        let mut images: Vec<&Pixels> = Vec::new();
+        let mut order = Vec::new();
+        for image in prompts.iter().flat_map(|prompt| &prompt.images) {
+            let known = images.iter().position(|other| other.digest == image.digest);
+            order.push(known.unwrap_or(images.len()));
+            if known.is_none() {
+                images.push(image);
+            }
+        }
+        Ok(Vision::Learning { images, order })
+    }
+
+    /// Features of all images of `prompts`, in order, without gradient.
+    pub(crate) fn cached_features(
         &mut self,
         prompts: &[&Prepared],
     ) -> Result<Vec<Tensor>, EngineError> {
         let (state, cache) = self.state_and_features()?;
-        if state.trains_vision() {
-            with_gradient(&state.model, prompts)
-        } else {
-            cache.of(&state.model, prompts)
-        }
+        cache.of(&state.model, prompts)
     }
 }
 
-/// Features with the tower in the graph; an image that occurs in several prompts is processed once.
-fn with_gradient(model: &Qwen25Vl, prompts: &[&Prepared]) -> Result<Vec<Tensor>, EngineError> {
-    let mut images: Vec<&Pixels> = Vec::new();
-    for image in prompts.iter().flat_map(|prompt| &prompt.images) {
-        if !images.iter().any(|other| other.digest == image.digest) {
-            images.push(image);
+impl Vision<'_> {
+    /// Features in the rows' order, and the pass that they came from, if they learn.
+    pub fn features<'m>(
+        &self,
+        model: &'m Qwen25Vl,
+        recompute: bool,
+    ) -> (Vec<Tensor>, Option<Pass<'m>>) {
+        match self {
+            Self::Frozen(features) => (features.iter().map(Tensor::shallow_clone).collect(), None),
+            Self::Learning { images, .. } if images.is_empty() => (Vec::new(), None),
+            Self::Learning { images, order } => {
+                let pass = model.vision_pass(images, recompute);
+                let merge = model.config.vision.spatial_merge_size;
+                let sizes: Vec<i64> = images.iter().map(|i| i.merged_tokens(merge)).collect();
+                let each = pass.output().split_with_sizes(&sizes, 0);
+                let features = order.iter().map(|at| each[*at].shallow_clone()).collect();
+                (features, Some(pass))
+            }
         }
     }
-    let features = if images.is_empty() { Vec::new() } else { model.vision(&images) };
-    let made = images.iter().map(|image| image.digest).zip(features).collect();
-    in_order(&made, prompts)
 }
 
 fn in_order(

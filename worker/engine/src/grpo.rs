@@ -12,7 +12,7 @@ use crate::{
     engine::Engine,
     error::EngineError,
     gradient::{Figure, Sums},
-    layout::{Batch, Row, pack},
+    layout::{Batch, Row},
     objective::{
         TokenTerms, answer_means, averages_correction, correction, entropy_weight, sequence_old,
         token_loss, token_weight,
@@ -84,27 +84,29 @@ pub(crate) fn accumulate(
     }
     let rows: Vec<Row> =
         groups.iter().zip(&prepared).map(|(group, prompt)| row(group, prompt)).collect();
-    let lengths: Vec<usize> = rows.iter().map(Row::len).collect();
-    for run in pack(&lengths, engine.tokens_per_batch()) {
+    let all: Vec<&Prepared> = prepared.iter().collect();
+    for run in engine.micro_batches(&rows, &all)? {
         let (groups, rows) = (&groups[run.clone()], &rows[run.clone()]);
-        let prompts: Vec<&Prepared> = prepared[run].iter().collect();
+        let prompts = &all[run];
         let mut terms = Terms::new(objective.loss_type, groups);
         let reference = if uses_reference {
-            engine.reference_log_probabilities(*temperature, rows, &prompts)?
+            engine.reference_log_probabilities(*temperature, rows, prompts)?
         } else {
             Vec::new()
         };
-        let features = engine.training_features(&prompts)?;
-        let state = engine.state()?;
+        let vision = engine.training_vision(prompts)?;
         if by_answer {
             // A chunk may hold only a part of an answer, so its mean is taken before; this costs a forward pass.
-            let (model, words) = (&state.model, &engine.vocabulary);
+            let features = engine.cached_features(prompts)?;
+            let (model, words) = (&engine.state()?.model, &engine.vocabulary);
             let own = score::log_probabilities(model, words, *temperature, rows, &features)?;
             terms.average(groups, &own, |own, rollout| match stale {
                 true => own - rollout,
                 false => correction(own, rollout, cap),
             })?;
         }
+        let recompute = engine.setup.train.recompute;
+        let state = engine.state()?;
         let batch = Batch::new(rows, state.device());
         let loss = |chunk: &score::Chunk| {
             let pick = |all: &[f32]| {
@@ -146,7 +148,8 @@ pub(crate) fn accumulate(
             sums.add(Figure::Ratio, &ratio.dot(&count));
             result.loss
         };
-        score::backward(&state.model, &engine.vocabulary, *temperature, &batch, &features, loss)?;
+        let (model, words) = (&state.model, &engine.vocabulary);
+        score::backward(model, words, *temperature, &batch, &vision, recompute, loss)?;
         state.take_gradients(&sums.gradient());
         sums.add_number(Figure::Tokens, terms.count.iter().map(|c| f64::from(*c)).sum());
         let answers = groups.iter().flat_map(|group| &group.answers);

@@ -2,17 +2,14 @@
 //!
 //! A scored group is the row `[prompt | y_1 | … | y_K]`; supervised examples about one image are
 //! `[image and what precedes it | rest of question 1, answer 1 | rest of question 2, answer 2 | …]`.
-//! Each branch sees the prefix and itself (a block mask), and its position ids are those it would have
+//! Each branch sees the prefix and itself ([`crate::branches`]), and its position ids are those it would have
 //! alone, so each answer's log-probabilities, and the gradients, equal those of separate rows to rounding.
 //! An answer's last token is left out of the row: nothing is predicted from it.
 
 use medevo_model::PromptTokens;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-/// Segment number of the prefix; branches count from 1.
-const PREFIX: i64 = 0;
-/// Segment number of padding: no key of it is ever seen by a token that counts.
-const PADDING: i64 = -1;
+use crate::branches::Branches;
 
 /// An answer's place in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +20,13 @@ pub struct Span {
     pub targets: Vec<i64>,
 }
 
-/// One row before padding.
+/// One row.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     ids: Vec<i64>,
     positions: [Vec<i64>; 3],
-    segments: Vec<i64>,
-    branches: i64,
+    prefix: usize,
+    branches: Vec<usize>,
     /// The answers, in the order in which they were added.
     pub answers: Vec<Span>,
 }
@@ -38,13 +35,12 @@ impl Row {
     /// A row that starts with the first `prefix` tokens of `prompt`.
     #[must_use]
     pub fn new(prompt: &PromptTokens, prefix: usize) -> Self {
-        let mut row = Self::default();
-        row.extend_prompt(prompt, 0..prefix, PREFIX);
+        let mut row = Self { prefix, ..Self::default() };
+        row.extend_prompt(prompt, 0..prefix);
         row
     }
 
-    fn extend_prompt(&mut self, prompt: &PromptTokens, part: std::ops::Range<usize>, segment: i64) {
-        self.segments.resize(self.segments.len() + part.len(), segment);
+    fn extend_prompt(&mut self, prompt: &PromptTokens, part: std::ops::Range<usize>) {
         self.ids.extend(prompt.ids[part.clone()].iter().map(|id| i64::from(*id)));
         for axis in 0..3 {
             self.positions[axis].extend_from_slice(&prompt.positions[axis][part.clone()]);
@@ -53,10 +49,10 @@ impl Row {
 
     /// Adds the rest of `prompt` after `prefix` tokens, and an answer to it. `answer` is not empty.
     pub fn branch(&mut self, prompt: &PromptTokens, prefix: usize, answer: &[u32]) {
-        self.branches += 1;
+        let before = self.len();
         let rest = prefix..prompt.ids.len();
         let mut source = if rest.is_empty() { prefix } else { self.len() + rest.len() } as i64 - 1;
-        self.extend_prompt(prompt, rest, self.branches);
+        self.extend_prompt(prompt, rest);
         let mut span = Span { sources: Vec::with_capacity(answer.len()), targets: Vec::new() };
         for (place, id) in answer.iter().enumerate() {
             span.sources.push(source);
@@ -64,19 +60,31 @@ impl Row {
             if place + 1 < answer.len() {
                 source = self.len() as i64;
                 self.ids.push(i64::from(*id));
-                self.segments.push(self.branches);
                 for axis in &mut self.positions {
                     axis.push(prompt.next_position + place as i64);
                 }
             }
         }
         self.answers.push(span);
+        self.branches.push(self.len() - before);
     }
 
     /// Tokens in the row.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
+    }
+
+    /// Tokens of the prefix.
+    #[must_use]
+    pub fn prefix(&self) -> usize {
+        self.prefix
+    }
+
+    /// Tokens of each branch; a one-token answer right after the prefix has none.
+    #[must_use]
+    pub fn branches(&self) -> &[usize] {
+        &self.branches
     }
 
     /// Whether the row has no tokens.
@@ -86,16 +94,16 @@ impl Row {
     }
 }
 
-/// Rows padded on the right to one length L.
+/// Rows laid one after the other: T tokens, no padding.
 #[derive(Debug)]
 pub struct Batch {
-    /// Token ids `[B, L]`.
+    /// Token ids `[1, T]`.
     pub ids: Tensor,
-    /// mRoPE position ids `[3, B, L]`.
+    /// mRoPE position ids `[3, 1, T]`.
     pub positions: Tensor,
-    /// What each token may attend to, `[B, 1, L, L]` bool; true is seen.
-    pub visible: Tensor,
-    /// Places in `[B · L]` whose hidden states predict something, each once, ascending.
+    /// Who attends to whom.
+    pub branches: Branches,
+    /// Places in `[T]` whose hidden states predict something, each once, ascending.
     pub predicting: Tensor,
     /// For each answer token: its row in `predicting`.
     pub source: Vec<i64>,
@@ -104,15 +112,18 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Pads and stacks `rows`. Answer tokens are numbered row by row, answer by answer.
+    /// Joins `rows`. Answer tokens are numbered row by row, answer by answer.
     #[must_use]
     pub fn new(rows: &[Row], device: Device) -> Self {
-        let length = longest(rows);
-        let (ids, positions) = stack(rows, device);
-        let segments = padded(rows, &|row| &row.segments, PADDING);
+        let mut ids = Vec::new();
+        let mut positions = [Vec::new(), Vec::new(), Vec::new()];
         let mut places = Vec::new();
-        for (number, row) in rows.iter().enumerate() {
-            let base = (number * length) as i64;
+        for row in rows {
+            let base = ids.len() as i64;
+            ids.extend_from_slice(&row.ids);
+            for (all, own) in positions.iter_mut().zip(&row.positions) {
+                all.extend_from_slice(own);
+            }
             for span in &row.answers {
                 places.extend(span.sources.iter().map(|source| base + source));
             }
@@ -126,10 +137,13 @@ impl Batch {
             .iter()
             .flat_map(|row| row.answers.iter().flat_map(|span| span.targets.iter().copied()))
             .collect();
+        let tokens = ids.len() as i64;
         Self {
-            ids,
-            positions,
-            visible: block_mask(&segments.to_device(device)),
+            ids: Tensor::from_slice(&ids).view([1, tokens]).to_device(device),
+            positions: Tensor::from_slice(&positions.concat())
+                .view([3, 1, tokens])
+                .to_device(device),
+            branches: Branches::new(rows, device),
             predicting: Tensor::from_slice(&predicting).to_device(device),
             source,
             target,
@@ -158,15 +172,6 @@ pub fn stack(rows: &[Row], device: Device) -> (Tensor, Tensor) {
     let axes: Vec<Tensor> =
         (0..3).map(|axis| padded(rows, &|row| &row.positions[axis], 0)).collect();
     (ids, Tensor::stack(&axes, 0).to_device(device))
-}
-
-/// segments `[B, L]` -> `[B, 1, L, L]`: causal, and only within one's segment or to the prefix.
-fn block_mask(segments: &Tensor) -> Tensor {
-    let length = segments.size()[1];
-    let query = segments.unsqueeze(2);
-    let key = segments.unsqueeze(1);
-    let causal = Tensor::ones([length, length], (Kind::Bool, segments.device())).tril(0);
-    key.eq_tensor(&query).logical_or(&key.eq(PREFIX)).logical_and(&causal).unsqueeze(1)
 }
 
 /// Splits `lengths` into runs of consecutive rows whose padded size (rows × longest) stays within `budget`

@@ -11,6 +11,7 @@
 pub mod adamw;
 pub mod attention;
 mod bounded;
+pub mod branches;
 mod decode;
 mod digest;
 mod engine;
@@ -19,6 +20,7 @@ mod features;
 mod gradient;
 mod grpo;
 pub mod layout;
+mod micro_batch;
 pub mod objective;
 mod optimizer_file;
 mod origin;

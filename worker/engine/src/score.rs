@@ -2,15 +2,15 @@
 //!
 //! Logits exist only where an answer's token is predicted, and only for a chunk of such places at a time: in
 //! training each chunk's loss is back-propagated to the hidden states before the next chunk's logits are
-//! made, and then the hidden states' gradient goes through the trunk in one pass.
+//! made; then the hidden states' gradient goes through the text model in one pass, and what arrives at the
+//! images' features through the vision tower.
 
 use medevo_model::Qwen25Vl;
 use tch::{Kind, Tensor};
 
 use crate::{
-    attention::Masked,
-    decode::run_text,
     error::EngineError,
+    features::Vision,
     layout::{Batch, Row},
     sampling::Vocabulary,
 };
@@ -31,16 +31,18 @@ pub(crate) struct Chunk {
     pub source: Tensor,
 }
 
-/// Hidden states at the places that predict: `[places, hidden]`.
-pub(crate) fn hidden_states(
-    model: &Qwen25Vl,
-    batch: &Batch,
-    features: &[Tensor],
-) -> Result<Tensor, EngineError> {
-    let mut attend = Masked { visible: &batch.visible };
-    let hidden = run_text(model, &batch.ids, &batch.positions, features, &mut attend)?;
-    let width = hidden.size()[2];
-    Ok(hidden.view([-1, width]).index_select(0, &batch.predicting))
+/// The batch's token embeddings with the images' features in their places: `[1, T, hidden]`.
+fn embeddings(model: &Qwen25Vl, batch: &Batch, features: &[Tensor]) -> Result<Tensor, EngineError> {
+    let embeds = model.embed(&batch.ids);
+    if features.is_empty() {
+        return Ok(embeds);
+    }
+    Ok(model.place_images(&embeds, &batch.ids, features)?)
+}
+
+/// Hidden states at the places that predict: `[1, T, hidden]` to `[places, hidden]`.
+fn predicting(batch: &Batch, hidden: &Tensor) -> Tensor {
+    hidden.squeeze_dim(0).index_select(0, &batch.predicting)
 }
 
 /// Visits all answer tokens of a batch, chunk by chunk.
@@ -85,7 +87,8 @@ pub(crate) fn log_probabilities(
 ) -> Result<Vec<f32>, EngineError> {
     let _no_grad = tch::no_grad_guard();
     let batch = Batch::new(rows, model.parameters()[0].1.device());
-    let hidden = hidden_states(model, &batch, features)?;
+    let embeds = embeddings(model, &batch, features)?;
+    let hidden = predicting(&batch, &model.text(&embeds, &batch.positions, &mut &batch.branches));
     let mut all = vec![0f32; batch.source.len()];
     let mut failure = None;
     for_each_chunk(model, vocabulary, temperature, &batch, &hidden, |chunk| {
@@ -105,21 +108,28 @@ pub(crate) fn log_probabilities(
 }
 
 /// Back-propagates the sum of the chunks' losses into the parameters.
-/// `loss` turns a chunk into a scalar; it is called once a chunk.
+/// `loss` turns a chunk into a scalar; it is called once a chunk. With `recompute` a layer's graph exists only
+/// while it is differentiated.
 pub(crate) fn backward(
     model: &Qwen25Vl,
     vocabulary: &Vocabulary,
     temperature: f64,
     batch: &Batch,
-    features: &[Tensor],
+    vision: &Vision,
+    recompute: bool,
     mut loss: impl FnMut(&Chunk) -> Tensor,
 ) -> Result<(), EngineError> {
-    let hidden = hidden_states(model, batch, features)?;
+    let (features, tower) = vision.features(model, recompute);
+    let embeds = embeddings(model, batch, &features)?;
+    let mut attend = &batch.branches;
+    let text = model.text_pass(&embeds, &batch.positions, &mut attend, recompute);
+    let hidden = predicting(batch, text.output());
     let leaf = hidden.detach().set_requires_grad(true);
     for_each_chunk(model, vocabulary, temperature, batch, &leaf, |chunk| loss(chunk).backward());
-    // Adapters in the vision tower alone leave a row without images nothing to learn.
-    if hidden.requires_grad() {
-        (hidden * leaf.grad()).sum(Kind::Float).backward();
+    (hidden * leaf.grad()).sum(Kind::Float).backward();
+    text.backward();
+    if let Some(tower) = tower {
+        tower.backward();
     }
     Ok(())
 }

@@ -14,12 +14,12 @@ use crate::{
     engine::Engine,
     error::EngineError,
     gradient::{Figure, Sums},
-    layout::{Batch, Row, pack},
+    layout::{Batch, Row},
     prompts::Prepared,
     score,
 };
 
-/// Branches that one row may hold: the mask grows with the square of a row's length.
+/// Branches that one row may hold: a row is never split over micro-batches.
 const BRANCHES: usize = 8;
 
 /// Adds the unnormalised gradient and figures of this rank's examples to `sums`, rows in the order of their
@@ -44,15 +44,15 @@ pub(crate) fn accumulate(
     }
     let shared = share_images(&prepared);
     let rows: Vec<Row> = shared.iter().map(|members| row(members, &prepared, &answers)).collect();
-    let lengths: Vec<usize> = rows.iter().map(Row::len).collect();
-    for run in pack(&lengths, engine.tokens_per_batch()) {
-        // One prompt stands for each row: its branches have the same images.
-        let prompts: Vec<&Prepared> =
-            shared[run.clone()].iter().map(|members| &prepared[members[0]]).collect();
-        let features = engine.training_features(&prompts)?;
+    // One prompt stands for each row: its branches have the same images.
+    let prompts: Vec<&Prepared> = shared.iter().map(|members| &prepared[members[0]]).collect();
+    for run in engine.micro_batches(&rows, &prompts)? {
+        let vision = engine.training_vision(&prompts[run.clone()])?;
+        let recompute = engine.setup.train.recompute;
         let state = engine.state()?;
         let batch = Batch::new(&rows[run.clone()], state.device());
-        score::backward(&state.model, &engine.vocabulary, 1.0, &batch, &features, |chunk| {
+        let (model, words) = (&state.model, &engine.vocabulary);
+        score::backward(model, words, 1.0, &batch, &vision, recompute, |chunk| {
             let loss = -chunk.logp.sum(Kind::Float);
             sums.add(Figure::Loss, &loss);
             loss

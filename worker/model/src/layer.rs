@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::product;
 use crate::weights::Tensors;
 
 /// `y = x Wᵀ + b`, and a low-rank term beside it where the layer has an adapter.
@@ -35,7 +36,7 @@ impl Linear {
 
     /// `[.., in]` to `[.., out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let y = x.linear(&self.weight, self.bias.as_ref());
+        let y = product::linear(x, &self.weight, self.bias.as_ref());
         match &self.adapter {
             Some(adapter) => adapter.beside(x, &y),
             None => y,
@@ -95,6 +96,10 @@ impl RmsNorm {
 
     /// `[.., width]` to the same shape.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        if x.kind() == Kind::Float {
+            return x.rms_norm(self.weight.size(), Some(&self.weight), self.eps);
+        }
+        // The reference rounds before it multiplies by the weight; libtorch's own norm does not.
         let wide = x.to_kind(Kind::Float);
         let scale = (wide.square().mean_dim(-1i64, true, None) + self.eps).rsqrt();
         (wide * scale).to_kind(x.kind()) * &self.weight

@@ -7,7 +7,7 @@
 //! From a question to logits: [`ImageProcessor`] makes [`Pixels`], [`Encoder`] makes [`PromptTokens`],
 //! [`Qwen25Vl::vision`] and [`Qwen25Vl::embed`] make embeddings, [`Qwen25Vl::place_images`] joins them,
 //! [`Qwen25Vl::text`] runs the decoder with an [`Attend`] of the caller's choice, and
-//! [`Qwen25Vl::logits`] reads the result.
+//! [`Qwen25Vl::logits`] reads the result. Training runs the towers as a [`Pass`] each.
 
 pub mod attend;
 pub mod config;
@@ -17,6 +17,8 @@ mod json_file;
 mod layer;
 pub mod lora;
 pub mod model;
+pub mod pass;
+mod product;
 pub mod prompt;
 mod rotary;
 mod template;
@@ -30,4 +32,5 @@ pub use error::LoadError;
 pub use image::{ImageProcessor, Pixels};
 pub use lora::{Adapter, base_directory};
 pub use model::Qwen25Vl;
+pub use pass::Pass;
 pub use prompt::{Encoder, PromptTokens};

@@ -12,6 +12,8 @@ use crate::error::LoadError;
 use crate::image::Pixels;
 use crate::layer::{Linear, LowRank};
 use crate::lora::Adapter;
+use crate::pass::Pass;
+use crate::product;
 use crate::text::TextModel;
 use crate::vision::VisionTower;
 use crate::weights::{self, Scheme, TIED_HEAD, Tensors};
@@ -222,6 +224,13 @@ impl Qwen25Vl {
         (tokens, states)
     }
 
+    /// A training pass of `images`, of which there is at least one: `[tokens of all images, hidden]`, image after
+    /// image. With `recompute` each block's graph exists only while it is needed.
+    #[must_use]
+    pub fn vision_pass<'a>(&'a self, images: &[&Pixels], recompute: bool) -> Pass<'a> {
+        self.vision.pass(images, recompute)
+    }
+
     /// Token embeddings: `[B, L]` i64 to `[B, L, H]`.
     pub fn embed(&self, ids: &Tensor) -> Tensor {
         Tensor::embedding(&self.embeddings, ids, -1, false, false)
@@ -262,6 +271,18 @@ impl Qwen25Vl {
         self.text.forward(embeds, positions, attend, |_| ())
     }
 
+    /// A training pass of what [`Self::text`] computes. With `recompute` each layer's graph exists only while it
+    /// is needed, and `attend` is asked for each layer twice.
+    pub fn text_pass<'a>(
+        &'a self,
+        embeds: &Tensor,
+        positions: &Tensor,
+        attend: &'a mut dyn Attend,
+        recompute: bool,
+    ) -> Pass<'a> {
+        self.text.pass(embeds, positions, attend, recompute)
+    }
+
     /// Like [`Self::text`], and the state after the embeddings and after each layer, `[B, L, H]`.
     pub fn text_states(
         &self,
@@ -276,6 +297,6 @@ impl Qwen25Vl {
 
     /// Scores of the next token: `[n, H]` to `[n, vocab_size]`.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear::<&Tensor>(&self.head, None)
+        product::linear(hidden, &self.head, None)
     }
 }

@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use crate::attend::Attend;
 use crate::config::TextConfig;
 use crate::layer::{Linear, RmsNorm, SwiGlu};
+use crate::pass::Pass;
 use crate::rotary::{Angles, inverse_frequencies};
 use crate::weights::Tensors;
 
@@ -95,6 +96,25 @@ impl TextModel {
             seen(&hidden);
         }
         self.norm.forward(&hidden)
+    }
+
+    /// What [`Self::forward`] computes, as a training pass.
+    pub(crate) fn pass<'a>(
+        &'a self,
+        embeds: &Tensor,
+        positions: &Tensor,
+        attend: &'a mut dyn Attend,
+        recompute: bool,
+    ) -> Pass<'a> {
+        let angles = self.angles(positions, embeds.kind());
+        Pass::forward(embeds, self.layers.len(), recompute, move |range, input| {
+            let mut hidden = input.shallow_clone();
+            let ends = range.end == self.layers.len();
+            for index in range {
+                hidden = self.layer(index, &self.layers[index], &hidden, &angles, attend);
+            }
+            if ends { self.norm.forward(&hidden) } else { hidden }
+        })
     }
 
     /// The rotary angles of `[3, B, L]` positions, `[B, 1, L, head_dim]`.

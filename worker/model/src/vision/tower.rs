@@ -11,6 +11,8 @@ use super::layout::{Batches, Layout};
 use crate::config::{Family, VisionConfig};
 use crate::image::Pixels;
 use crate::layer::Linear;
+use crate::pass::Pass;
+use crate::product;
 use crate::rotary::{Angles, inverse_frequencies};
 use crate::weights::Tensors;
 
@@ -34,6 +36,12 @@ pub(crate) struct VisionTower {
     merger_in: Linear,
     merger_out: Linear,
     frequencies: Tensor,
+}
+
+/// Which patches attend to each other, in the two kinds of blocks.
+struct Spans {
+    windows: Segments,
+    frames: Segments,
 }
 
 /// One kind of attention segments, on the device.
@@ -88,36 +96,72 @@ impl VisionTower {
         if images.is_empty() {
             return Vec::new();
         }
-        let (device, kind) = (self.patch_embed.device(), self.patch_embed.kind());
+        let spans = self.spans(images);
+        let mut hidden = self.embed(&self.patches(images));
+        seen(&hidden);
+        for index in 0..self.blocks.len() {
+            hidden = self.block(index, &hidden, &spans);
+            seen(&hidden);
+        }
+        let merge = self.config.spatial_merge_size;
+        let sizes: Vec<i64> = images.iter().map(|p| p.merged_tokens(merge)).collect();
+        self.merge(&hidden).split_with_sizes(&sizes, 0)
+    }
+
+    /// What [`Self::forward`] computes, as a training pass; the images' tokens lie one after the other.
+    pub(crate) fn pass<'a>(&'a self, images: &[&Pixels], recompute: bool) -> Pass<'a> {
+        let spans = self.spans(images);
+        Pass::forward(&self.patches(images), self.blocks.len(), recompute, move |range, input| {
+            let (starts, ends) = (range.start == 0, range.end == self.blocks.len());
+            let mut hidden = if starts { self.embed(input) } else { input.shallow_clone() };
+            for index in range {
+                hidden = self.block(index, &hidden, &spans);
+            }
+            if ends { self.merge(&hidden) } else { hidden }
+        })
+    }
+
+    fn spans(&self, images: &[&Pixels]) -> Spans {
         let grids: Vec<[i64; 3]> = images.iter().map(|p| p.grid).collect();
         let merge = self.config.spatial_merge_size;
         let window = self.config.window_size / merge / self.config.patch_size;
         let layout = Layout::new(&grids, merge, window);
-        let windows = self.segments(&layout, &layout.windows);
-        let frames = self.segments(&layout, &layout.frames);
-
-        let patches: Vec<&Tensor> = images.iter().map(|p| &p.patches).collect();
-        let patches = Tensor::cat(&patches, 0).to_device(device).to_kind(kind);
-        let weight = self.patch_embed.view([self.config.hidden_size, self.config.patch_dim()]);
-        let mut hidden = patches.linear::<&Tensor>(&weight, None);
-        seen(&hidden);
-        for (index, block) in self.blocks.iter().enumerate() {
-            let whole = self.config.fullatt_block_indexes.contains(&(index as i64));
-            let segments = if whole { &frames } else { &windows };
-            let attended = self.attention(block, &block.norm1.forward(&hidden), segments);
-            // Not `+=`: that would change a tensor which the backward pass reads.
-            let middle = &hidden + attended;
-            hidden = &middle + block.mlp.forward(&block.norm2.forward(&middle));
-            seen(&hidden);
+        Spans {
+            windows: self.segments(&layout, &layout.windows),
+            frames: self.segments(&layout, &layout.frames),
         }
+    }
+
+    /// `[patches of all images, numbers of a patch]`.
+    fn patches(&self, images: &[&Pixels]) -> Tensor {
+        let patches: Vec<&Tensor> = images.iter().map(|p| &p.patches).collect();
+        let (device, kind) = (self.patch_embed.device(), self.patch_embed.kind());
+        Tensor::cat(&patches, 0).to_device(device).to_kind(kind)
+    }
+
+    fn embed(&self, patches: &Tensor) -> Tensor {
+        let weight = self.patch_embed.view([self.config.hidden_size, self.config.patch_dim()]);
+        product::linear(patches, &weight, None)
+    }
+
+    fn block(&self, index: usize, hidden: &Tensor, spans: &Spans) -> Tensor {
+        let block = &self.blocks[index];
+        let whole = self.config.fullatt_block_indexes.contains(&(index as i64));
+        let segments = if whole { &spans.frames } else { &spans.windows };
+        let attended = self.attention(block, &block.norm1.forward(hidden), segments);
+        // Not `+=`: that would change a tensor which the backward pass reads.
+        let middle = hidden + attended;
+        &middle + block.mlp.forward(&block.norm2.forward(&middle))
+    }
+
+    /// `[patches, hidden_size]` to `[tokens, out_hidden_size]`.
+    fn merge(&self, hidden: &Tensor) -> Tensor {
         // The four patches of a token lie side by side: [patches, width] -> [tokens, 4 × width].
         let joined = self
             .merger_norm
-            .forward(&hidden)
+            .forward(hidden)
             .view([-1, self.config.merge_unit() * self.config.hidden_size]);
-        let tokens = self.merger_out.forward(&self.merger_in.forward(&joined).gelu("none"));
-        let sizes: Vec<i64> = images.iter().map(|p| p.merged_tokens(merge)).collect();
-        tokens.split_with_sizes(&sizes, 0)
+        self.merger_out.forward(&self.merger_in.forward(&joined).gelu("none"))
     }
 
     fn segments(&self, layout: &Layout, segments: &[Vec<i64>]) -> Segments {
