@@ -1,18 +1,21 @@
-//! Drawing the candidates of several prompts as one batch.
+//! Drawing the candidates of any number of prompts within a budget of tokens.
 //!
-//! Each prompt is prefilled once. Candidates that have drawn the same tokens so far are one *partial answer*:
-//! it is decoded once and its candidates part when their draws do, so N candidates cost as much as the
-//! distinct answers among them. Partial answers that have ended leave the batch, and so do prompts.
+//! Prompts are prefilled once, a [`Cohort`] at a time. The linear layers run all cohorts' rows as one batch and
+//! only attention is each cohort's own, so prompts join and leave without a copy of what is there. The room
+//! that finished prompts give back goes to those that wait, while the others go on.
 
 use medevo_model::{Attend, Qwen25Vl};
 use medevo_types::settings::Sampling;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use crate::{
-    attention::{Decode, Prefill},
+    batching::Waiting,
+    cohort::{Cohort, Together},
+    draw::draw_step,
     error::EngineError,
+    features::FeatureCache,
     prompts::Prepared,
-    sampling::{Stream, Vocabulary, draw, entropy},
+    sampling::{Stream, Vocabulary},
 };
 
 /// What to draw.
@@ -23,6 +26,8 @@ pub(crate) struct Drawing<'a> {
     pub stop_ids: &'a [u32],
     /// Whether to return features.
     pub features: bool,
+    /// Tokens of keys and values that may exist at a time.
+    pub budget: usize,
 }
 
 /// A drawn answer before it becomes text.
@@ -36,124 +41,81 @@ pub(crate) struct Drawn {
     pub feature: Option<Vec<f32>>,
 }
 
-/// Candidates that share all tokens drawn so far.
-type Partial = Vec<usize>;
-
-/// The arrangement of partial answers in the batch: `width` slots a prompt, empty ones at the end.
-struct Arrangement {
-    /// Prompts still in the batch, as numbers of the unit's prompts.
-    prompts: Vec<usize>,
-    width: usize,
-    slots: Vec<Option<Partial>>,
+/// How full the batch was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Occupancy {
+    /// Cohorts that were prefilled.
+    pub cohorts: usize,
+    /// Passes of the text model over drawn tokens.
+    pub passes: usize,
+    /// Rows in all passes together. Each is the next token of a partial answer: none is padding.
+    pub rows: usize,
 }
 
-/// The next arrangement, and how it comes from the last one.
-struct Next {
-    arrangement: Arrangement,
-    /// Prompts of the last arrangement that go on; none when all do.
-    keep: Option<Vec<i64>>,
-    /// For each new slot, the old one that it continues.
-    parents: Vec<i64>,
-    /// For each new slot, the token that it adds.
-    tokens: Vec<i64>,
-}
-
-/// Draws one answer for each stream of each prompt. `features` are the images' features in order.
-/// Streams are `[prompt][candidate]`, and so is the result.
+/// Draws one answer for each stream of each prompt, at most `sampling.n` a prompt. Streams are
+/// `[prompt][candidate]`, and so is the result.
 pub(crate) fn draw_answers(
     model: &Qwen25Vl,
-    prompts: &[&Prepared],
-    features: &[Tensor],
+    images: &mut FeatureCache,
+    prompts: &[Prepared],
     mut streams: Vec<Vec<Stream>>,
     drawing: &Drawing<'_>,
-) -> Result<Vec<Vec<Drawn>>, EngineError> {
+) -> Result<(Vec<Vec<Drawn>>, Occupancy), EngineError> {
     let _no_grad = tch::no_grad_guard();
     let longest = drawing.sampling.max_new_tokens;
+    let lengths = prompts.iter().map(Prepared::length).collect();
+    let mut waiting = Waiting::new(lengths, drawing.sampling.n * longest, drawing.budget);
     let mut drawn: Vec<Vec<Drawn>> =
         streams.iter().map(|group| vec![Drawn::default(); group.len()]).collect();
-    let widest = streams.iter().map(Vec::len).max().unwrap_or(0);
-    let (mut hidden, layers) = prefill(model, prompts, features)?;
-    let device = hidden.device();
-    let lengths: Vec<i64> = prompts.iter().map(|prompt| prompt.length() as i64).collect();
-    let mut cache = Decode::new(layers, &lengths, widest as i64, longest as i64);
-    let mut now = Arrangement {
-        prompts: (0..prompts.len()).collect(),
-        width: 1,
-        slots: streams.iter().map(|group| Some((0..group.len()).collect())).collect(),
-    };
-    // Sum of the last hidden states over each partial answer's tokens, `[slots, hidden]` f32.
-    let mut sums = hidden.to_kind(Kind::Float).zeros_like();
-
-    for position in 0..longest {
-        let step = draw_step(model, &hidden, &now, &mut streams, position, drawing, device)?;
-        let mut ended = Vec::new();
-        let next = branch(&now, &step, &mut drawn, drawing, &mut ended);
-        if drawing.features {
-            let states =
-                if position == 0 { hidden.to_kind(Kind::Float) } else { &sums / position as f64 };
-            collect_features(&states, &ended, &mut drawn)?;
+    let mut occupancy = Occupancy::default();
+    let mut cohorts: Vec<Cohort> = Vec::new();
+    loop {
+        let held = cohorts.iter().map(Cohort::tokens).sum();
+        let joining = waiting.admit(held);
+        if !joining.is_empty() {
+            let theirs: Vec<&Prepared> = joining.iter().map(|number| &prompts[*number]).collect();
+            let features = images.of(model, &theirs)?;
+            cohorts.push(Cohort::new(model, prompts, joining, &features, drawing)?);
+            occupancy.cohorts += 1;
         }
-        let Some(next) = next else { break };
-        let last = position + 1 == longest;
-        if last && !drawing.features {
-            break;
+        if cohorts.is_empty() {
+            return Ok((drawn, occupancy));
         }
-        let unchanged = next.keep.is_none()
-            && next.arrangement.width == now.width
-            && next.parents.iter().enumerate().all(|(row, parent)| row as i64 == *parent);
-        if !unchanged || position == 0 {
-            cache.rearrange(next.keep.as_deref(), &next.parents, next.arrangement.width as i64);
+        let step = draw_step(model, &cohorts, &mut streams, drawing)?;
+        let mut tokens = Vec::new();
+        let mut from = 0;
+        for cohort in &mut cohorts {
+            let rows = cohort.rows.len();
+            tokens.extend(cohort.branch(&step, from, &mut drawn, drawing)?);
+            from += rows;
         }
-        hidden = feed(model, prompts, &next, position, &mut cache, device);
-        cache.advance();
-        now = next.arrangement;
-        if drawing.features {
-            let parents = Tensor::from_slice(&next.parents).to_device(device);
-            sums = sums.index_select(0, &parents) + hidden.to_kind(Kind::Float);
-            if last {
-                let cut: Vec<(usize, usize, i64)> = now.candidates().collect();
-                collect_features(&(&sums / longest as f64), &cut, &mut drawn)?;
-            }
+        cohorts.retain(|cohort| !cohort.rows.is_empty());
+        if cohorts.is_empty() {
+            continue;
         }
-    }
-    Ok(drawn)
-}
-
-impl Arrangement {
-    /// (prompt, candidate, slot) of everything in the batch.
-    fn candidates(&self) -> impl Iterator<Item = (usize, usize, i64)> + '_ {
-        self.slots.iter().enumerate().flat_map(move |(slot, partial)| {
-            let prompt = self.prompts[slot / self.width];
-            partial.iter().flatten().map(move |candidate| (prompt, *candidate, slot as i64))
-        })
+        occupancy.passes += 1;
+        occupancy.rows += tokens.len();
+        let hidden = feed(model, &tokens, &mut cohorts);
+        let mut from = 0;
+        for cohort in &mut cohorts {
+            let rows = cohort.rows.len() as i64;
+            cohort.advance(hidden.narrow(0, from, rows), &mut drawn, longest)?;
+            from += rows;
+        }
+        cohorts.retain(|cohort| !cohort.rows.is_empty());
     }
 }
 
-/// Hidden states at the prompts' last tokens `[prompts, hidden]`, and each layer's keys and values.
-type Prefilled = (Tensor, Vec<(Tensor, Tensor)>);
-
-fn prefill(
-    model: &Qwen25Vl,
-    prompts: &[&Prepared],
-    features: &[Tensor],
-) -> Result<Prefilled, EngineError> {
-    let rows: Vec<crate::layout::Row> = prompts
-        .iter()
-        .map(|prompt| crate::layout::Row::new(&prompt.tokens, prompt.length()))
-        .collect();
+/// Runs the text model on each row's new token: `[rows, hidden]`.
+fn feed(model: &Qwen25Vl, tokens: &[i64], cohorts: &mut [Cohort]) -> Tensor {
+    let rows = tokens.len() as i64;
+    let places: Vec<i64> = cohorts.iter().flat_map(Cohort::positions).collect();
     let device = model.parameters()[0].1.device();
-    let (ids, positions) = crate::layout::stack(&rows, device);
-    let mut keep = Prefill::default();
-    let hidden = run_text(model, &ids, &positions, features, &mut keep)?;
-    let length = ids.size()[1];
-    let last: Vec<i64> = prompts
-        .iter()
-        .enumerate()
-        .map(|(row, prompt)| row as i64 * length + prompt.length() as i64 - 1)
-        .collect();
-    let width = hidden.size()[2];
-    let last = Tensor::from_slice(&last).to_device(device);
-    Ok((hidden.view([-1, width]).index_select(0, &last), keep.layers))
+    let tokens = Tensor::from_slice(tokens).view([rows, 1]).to_device(device);
+    let places = Tensor::from_slice(&places).view([1, rows, 1]).expand([3, rows, 1], false);
+    let places = places.contiguous().to_device(device);
+    let mut together = Together(cohorts);
+    model.text(&model.embed(&tokens), &places, &mut together).view([rows, -1])
 }
 
 /// Embeds, places the images' features and runs the text model: ids `[B, L]` -> `[B, L, hidden]`.
@@ -170,162 +132,5 @@ pub(crate) fn run_text(
     Ok(model.text(&embeds, positions, attend))
 }
 
-/// One step's draws: for each slot, in `columns` columns, a token and its log-probability a candidate.
-struct Step {
-    columns: usize,
-    ids: Vec<i64>,
-    logprobs: Vec<f32>,
-    entropy: Vec<f32>,
-}
-
-fn draw_step(
-    model: &Qwen25Vl,
-    hidden: &Tensor,
-    now: &Arrangement,
-    streams: &mut [Vec<Stream>],
-    position: usize,
-    drawing: &Drawing<'_>,
-    device: Device,
-) -> Result<Step, EngineError> {
-    let columns = now.slots.iter().flatten().map(Vec::len).max().unwrap_or(1);
-    let mut uniforms = vec![0f64; now.slots.len() * columns];
-    if drawing.sampling.temperature > 0.0 {
-        for (slot, partial) in now.slots.iter().enumerate() {
-            let prompt = now.prompts[slot / now.width];
-            for (column, candidate) in partial.iter().flatten().enumerate() {
-                uniforms[slot * columns + column] = streams[prompt][*candidate].uniform(position);
-            }
-        }
-    }
-    let uniforms = Tensor::from_slice(&uniforms)
-        .view([now.slots.len() as i64, columns as i64])
-        .to_device(device);
-    let logits = model.logits(hidden);
-    let logp = drawing.vocabulary.log_probabilities(&logits, drawing.sampling.temperature);
-    let ids = draw(&logp, &uniforms, drawing.sampling);
-    let chosen = logp.gather(1, &ids, false);
-    let entropy = entropy(&logp);
-    let read = |t: &Tensor| Vec::<f32>::try_from(t.contiguous().view(-1));
-    let logprobs = read(&chosen).map_err(anyhow::Error::from)?;
-    let entropy = read(&entropy).map_err(anyhow::Error::from)?;
-    if logprobs.iter().any(|logprob| logprob.is_nan()) {
-        return Err(EngineError::NotFinite {
-            what: "a token's log-probability in a rollout".into(),
-        });
-    }
-    let ids = Vec::<i64>::try_from(ids.contiguous().view(-1)).map_err(anyhow::Error::from)?;
-    Ok(Step { columns, ids, logprobs, entropy })
-}
-
-/// Books the draws and arranges what goes on; `ended` gets (prompt, candidate, slot) of answers that a stop
-/// token has just ended. None when nothing goes on.
-fn branch(
-    now: &Arrangement,
-    step: &Step,
-    drawn: &mut [Vec<Drawn>],
-    drawing: &Drawing<'_>,
-    ended: &mut Vec<(usize, usize, i64)>,
-) -> Option<Next> {
-    // By prompt: (old slot, token, candidates).
-    let mut children: Vec<Vec<(i64, i64, Partial)>> = vec![Vec::new(); now.prompts.len()];
-    for (slot, partial) in now.slots.iter().enumerate() {
-        let place = slot / now.width;
-        let prompt = now.prompts[place];
-        let first_child = children[place].len();
-        for (column, candidate) in partial.iter().flatten().enumerate() {
-            let token = step.ids[slot * step.columns + column];
-            let answer = &mut drawn[prompt][*candidate];
-            answer.ids.push(token as u32);
-            answer.logprobs.push(step.logprobs[slot * step.columns + column]);
-            answer.entropy += f64::from(step.entropy[slot]);
-            if drawing.stop_ids.contains(&(token as u32)) {
-                answer.finished = true;
-                ended.push((prompt, *candidate, slot as i64));
-                continue;
-            }
-            let known = children[place][first_child..].iter_mut().find(|child| child.1 == token);
-            match known {
-                Some(child) => child.2.push(*candidate),
-                None => children[place].push((slot as i64, token, vec![*candidate])),
-            }
-        }
-    }
-    let live = children.iter().filter(|of_prompt| !of_prompt.is_empty()).count();
-    if live == 0 {
-        return None;
-    }
-    // Moving a prompt's keys and values costs more than carrying a few idle ones.
-    let drop_ended = live * 4 <= children.len() * 3;
-    let width = children.iter().map(Vec::len).max().unwrap_or(1);
-    let mut next = Next {
-        arrangement: Arrangement { prompts: Vec::new(), width, slots: Vec::new() },
-        keep: drop_ended.then(Vec::new),
-        parents: Vec::new(),
-        tokens: Vec::new(),
-    };
-    for (place, of_prompt) in children.into_iter().enumerate() {
-        if let Some(keep) = &mut next.keep {
-            if of_prompt.is_empty() {
-                continue;
-            }
-            keep.push(place as i64);
-        }
-        next.arrangement.prompts.push(now.prompts[place]);
-        let empty = width - of_prompt.len();
-        for (parent, token, candidates) in of_prompt {
-            next.parents.push(parent);
-            next.tokens.push(token);
-            next.arrangement.slots.push(Some(candidates));
-        }
-        for _ in 0..empty {
-            // An empty slot computes something harmless that nobody reads.
-            next.parents.push((place * now.width) as i64);
-            next.tokens.push(0);
-            next.arrangement.slots.push(None);
-        }
-    }
-    Some(next)
-}
-
-/// Runs the text model on each slot's new token: `[slots, hidden]`.
-fn feed(
-    model: &Qwen25Vl,
-    prompts: &[&Prepared],
-    next: &Next,
-    position: usize,
-    cache: &mut Decode,
-    device: Device,
-) -> Tensor {
-    let rows = next.tokens.len() as i64;
-    let places: Vec<i64> = (0..next.tokens.len())
-        .map(|slot| {
-            let prompt = next.arrangement.prompts[slot / next.arrangement.width];
-            prompts[prompt].tokens.next_position + position as i64
-        })
-        .collect();
-    let tokens = Tensor::from_slice(&next.tokens).view([rows, 1]).to_device(device);
-    let places = Tensor::from_slice(&places).view([1, rows, 1]).expand([3, rows, 1], false);
-    let hidden = model.text(&model.embed(&tokens), &places.contiguous().to_device(device), cache);
-    hidden.view([rows, -1])
-}
-
-/// Stores the normalised state of each (prompt, candidate, slot).
-fn collect_features(
-    states: &Tensor,
-    of: &[(usize, usize, i64)],
-    drawn: &mut [Vec<Drawn>],
-) -> Result<(), EngineError> {
-    if of.is_empty() {
-        return Ok(());
-    }
-    let slots: Vec<i64> = of.iter().map(|(_, _, slot)| *slot).collect();
-    let states = states.index_select(0, &Tensor::from_slice(&slots).to_device(states.device()));
-    let norm = states.square().sum_dim_intlist(-1, true, Kind::Float).sqrt().clamp_min(1e-12);
-    let unit = (states / norm).to_device(Device::Cpu);
-    let width = unit.size()[1] as usize;
-    let all = Vec::<f32>::try_from(unit.contiguous().view(-1)).map_err(anyhow::Error::from)?;
-    for ((prompt, candidate, _), row) in of.iter().zip(all.chunks_exact(width)) {
-        drawn[*prompt][*candidate].feature = Some(row.to_vec());
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

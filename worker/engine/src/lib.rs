@@ -4,21 +4,25 @@
 //!
 //! Invariants:
 //! - INV-2: a gradient is applied only if it is that of the generation, step, attempt and version asked for.
-//! - A prompt is processed once for all its candidates, in rollout ([`attention::Decode`]) and in the update
+//! - A prompt is processed once for all its candidates, in rollout ([`kv_cache::KvCache`]) and in the update
 //!   ([`layout`]).
 //! - Rollout and update mean the same by a log-probability ([`sampling`]).
 
 pub mod adamw;
 pub mod attention;
+mod batching;
 mod bounded;
 pub mod branches;
+mod cohort;
 mod decode;
 mod digest;
+mod draw;
 mod engine;
 mod error;
 mod features;
 mod gradient;
 mod grpo;
+pub mod kv_cache;
 pub mod layout;
 mod micro_batch;
 pub mod objective;

@@ -13,7 +13,7 @@ use crate::{
     decode::{Drawing, Drawn, draw_answers},
     engine::Engine,
     error::EngineError,
-    layout::{Row, pack},
+    layout::Row,
     prompts::Prepared,
     sampling::{Stream, Vocabulary},
     score,
@@ -35,28 +35,25 @@ impl Engine {
         for prompt in &unit.prompts {
             prepared.push(self.prompts.prepare(prompt)?);
         }
-        let (n, longest) = (unit.sampling.n, unit.sampling.max_new_tokens);
-        let sizes: Vec<usize> =
-            prepared.iter().map(|prompt| prompt.length() + n * longest).collect();
         let seed = self.setup.seed;
-        let mut groups = Vec::with_capacity(prepared.len());
-        for run in pack(&sizes, self.tokens_per_batch()) {
-            let streams = unit.prompts[run.clone()]
-                .iter()
-                .map(|prompt| {
-                    let sample = &prompt.sample.0;
-                    let stream =
-                        |index| Stream::new(seed, unit.policy.0, unit.purpose, sample, index);
-                    (0..n).map(stream).collect()
-                })
-                .collect();
-            let part: Vec<&Prepared> = prepared[run.clone()].iter().collect();
-            let vocabulary = self.vocabulary.again();
-            let drawn = self.draw(&part, streams, &unit.sampling, unit.features, &vocabulary)?;
-            for ((prompt, ready), drawn) in unit.prompts[run].iter().zip(part).zip(drawn) {
-                groups.push(self.group(&prompt.sample, ready.length(), drawn));
-            }
-        }
+        let streams = unit
+            .prompts
+            .iter()
+            .map(|prompt| {
+                let sample = &prompt.sample.0;
+                let stream = |index| Stream::new(seed, unit.policy.0, unit.purpose, sample, index);
+                (0..unit.sampling.n).map(stream).collect()
+            })
+            .collect();
+        let vocabulary = self.vocabulary.again();
+        let drawn = self.draw(&prepared, streams, &unit.sampling, unit.features, &vocabulary)?;
+        let groups = unit
+            .prompts
+            .iter()
+            .zip(&prepared)
+            .zip(drawn)
+            .map(|((prompt, ready), drawn)| self.group(&prompt.sample, ready.length(), drawn))
+            .collect();
         Ok(groups)
     }
 
@@ -77,10 +74,10 @@ impl Engine {
         let ready = self.prompts.prepare(&prompt)?;
         let stream = |index| Stream::new(seed, 0, Purpose::Evaluate, &prompt.sample.0, index);
         let streams = vec![(0..sampling.n).map(stream).collect()];
-        let drawn = self.draw(&[&ready], streams, sampling, false, &Vocabulary::full())?;
+        let ids = ready.tokens.ids.clone();
+        let drawn = self.draw(&[ready], streams, sampling, false, &Vocabulary::full())?;
         let drawn = drawn.into_iter().next().unwrap_or_default();
-        let candidates = drawn.into_iter().map(|answer| self.candidate(answer)).collect();
-        Ok((ready.tokens.ids.clone(), candidates))
+        Ok((ids, drawn.into_iter().map(|answer| self.candidate(answer)).collect()))
     }
 
     /// Log-probabilities of a given answer: prompt ids, answer ids (end-of-turn included), and one number a
@@ -111,17 +108,25 @@ impl Engine {
 
     fn draw(
         &mut self,
-        prompts: &[&Prepared],
+        prompts: &[Prepared],
         streams: Vec<Vec<Stream>>,
         sampling: &Sampling,
         features: bool,
         vocabulary: &Vocabulary,
     ) -> Result<Vec<Vec<Drawn>>, EngineError> {
         let stop_ids = self.stop_ids.clone();
-        let drawing = Drawing { vocabulary, sampling, stop_ids: &stop_ids, features };
-        let (state, cache) = self.state_and_features()?;
-        let images = cache.of(&state.model, prompts)?;
-        draw_answers(&state.model, prompts, &images, streams, &drawing)
+        let budget = self.tokens_per_batch();
+        let drawing = Drawing { vocabulary, sampling, stop_ids: &stop_ids, features, budget };
+        let (state, images) = self.state_and_features()?;
+        let (drawn, occupancy) = draw_answers(&state.model, images, prompts, streams, &drawing)?;
+        tracing::debug!(
+            prompts = prompts.len(),
+            cohorts = occupancy.cohorts,
+            passes = occupancy.passes,
+            rows = occupancy.rows,
+            "drew answers"
+        );
+        Ok(drawn)
     }
 
     fn group(&self, sample: &SampleId, prompt_tokens: usize, drawn: Vec<Drawn>) -> Group {
