@@ -119,8 +119,8 @@ fn happen(sim: &mut Sim, budget: &mut Budget, happening: &Happening) {
     }
 }
 
-fn schedule(min_workers: usize, happenings: &[Happening]) -> Sim {
-    let mut sim = Sim::new(RunSpec { min_workers, ..spec::whole() });
+fn schedule(min_workers: usize, sharded: bool, happenings: &[Happening]) -> Sim {
+    let mut sim = Sim::new(RunSpec { min_workers, sharded, ..spec::whole() });
     sim.quiet_every = 3;
     let mut budget = Budget { troubles: 2, bad_drives: 2 };
     for happening in happenings {
@@ -144,9 +144,9 @@ proptest! {
 
     #[test]
     fn inv_1_to_6_hold_on_any_schedule_and_the_run_ends_well(
-        min in 1_usize..3, happenings in prop::collection::vec(happening(), 1..160),
+        min in 1_usize..3, sharded in any::<bool>(), happenings in prop::collection::vec(happening(), 1..160),
     ) {
-        let mut sim = schedule(min, &happenings);
+        let mut sim = schedule(min, sharded, &happenings);
         for w in 0..3 {
             if !sim.workers.get(&name(w)).is_some_and(|worker| worker.alive) {
                 sim.join(&name(w).0);
@@ -160,9 +160,9 @@ proptest! {
     // INV-6: with every worker dead and every driver task stuck, each wait ends.
     #[test]
     fn inv_6_silence_ends_every_phase(
-        min in 1_usize..3, happenings in prop::collection::vec(happening(), 1..80),
+        min in 1_usize..3, sharded in any::<bool>(), happenings in prop::collection::vec(happening(), 1..80),
     ) {
-        let mut sim = schedule(min, &happenings);
+        let mut sim = schedule(min, sharded, &happenings);
         for _ in 0..2000 {
             sim.now += 500;
             sim.feed(Input::Tick);
@@ -173,9 +173,9 @@ proptest! {
     // INV-6: workers that live but never do anything must not hold a run for ever.
     #[test]
     fn inv_6_living_workers_that_do_nothing_are_given_up(
-        min in 1_usize..3, happenings in prop::collection::vec(happening(), 1..80),
+        min in 1_usize..3, sharded in any::<bool>(), happenings in prop::collection::vec(happening(), 1..80),
     ) {
-        let mut sim = schedule(min, &happenings);
+        let mut sim = schedule(min, sharded, &happenings);
         for _ in 0..4000 {
             sim.pass(300);
         }
