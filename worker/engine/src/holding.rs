@@ -17,8 +17,8 @@ use crate::{
 const FACTS: usize = 7;
 
 impl State {
-    /// What this is. Where the optimizer's numbers are sharded, the ranks exchange what they see of them: all of
-    /// them call it, and a rank that has nothing calls [`nothing_to_hold`] instead.
+    /// What this is. Where there are moments and they are sharded, the ranks exchange what they see of them: all of
+    /// them call it, and a rank that could not read its part calls [`nothing_to_hold`] instead.
     ///
     /// # Errors
     /// [`EngineError::Collective`] when the exchange fails, [`EngineError::Stale`] when a rank has nothing.
@@ -33,7 +33,7 @@ impl State {
             print(moments.map(|moments| &moments.first)),
             print(moments.map(|moments| &moments.second)),
         ];
-        if !self.shard.is_whole() {
+        if self.stepped() && !self.shard.is_whole() {
             let mut facts = vec![1];
             facts.extend(parts.iter().flat_map(|print| print.0).map(|sum| sum as i64));
             parts = [Fingerprint::default(); 3];

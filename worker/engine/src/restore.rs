@@ -61,7 +61,7 @@ impl Engine {
             Ok(state)
         };
         let read = read();
-        if read.is_err() && self.shards() && collective.world() > 1 {
+        if checkpoint && read.is_err() && self.shards() && collective.world() > 1 {
             nothing_to_hold(self.device, collective);
         }
         Ok(read?)
