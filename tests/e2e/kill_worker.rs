@@ -58,3 +58,26 @@ fn rank_0_while_checkpointing() {
     history.check(STEPS);
     assert!(history.of("checkpoint_published").any(|e| e["step"] == 6), "step 6 is published");
 }
+
+/// With a sharded optimizer a lost worker takes its part along: the run goes back to its last checkpoint, on
+/// record, which the other reads whole, and does those steps again.
+#[test]
+fn that_holds_a_part_of_the_optimizer() {
+    let lab = Lab::new();
+    let mut command = lab.launch("run", 2);
+    command.args(["--set", "train.shard=optimizer"]);
+    command.env("MEDEVO_FAULT", "w1:update@8");
+    let said = finish(command).expect_code(0);
+    let dir = lab.run_dir("run");
+    let history = History::read(&dir);
+    history.check(STEPS);
+    let back: Vec<_> = history.of("rolled_back").collect();
+    assert_eq!(back.len(), 1, "{}", said.said());
+    let step = back[0]["to"].as_u64().expect("a step");
+    let parts = ["optimizer-00001-of-00002.safetensors", "optimizer-00002-of-00002.safetensors"];
+    for part in parts {
+        let file = dir.join(format!("checkpoints/step-{step:06}")).join(part);
+        assert!(file.exists(), "{} is there", file.display());
+    }
+    assert_eq!(processes_naming(&dir), Vec::<String>::new(), "nothing is left running");
+}

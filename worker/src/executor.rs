@@ -74,7 +74,9 @@ impl Executor {
             Directive::Form(roster) => {
                 fault.reached(Point::Form, roster.generation.0);
                 self.form(from, roster)?;
-                Ok(Report::Formed { holding: self.engine.holding() })
+                let group = standing(&mut self.standing, roster.generation, "form")?;
+                let holding = self.engine.assemble(group)?;
+                Ok(Report::Formed { holding })
             }
             Directive::Restore(restore) => {
                 fault.reached(Point::Restore, restore.generation.0);
@@ -96,7 +98,8 @@ impl Executor {
             }
             Directive::Apply(work) => {
                 fault.reached(Point::Apply, work.step.0);
-                let holding = self.engine.apply(work)?;
+                let group = standing(&mut self.standing, work.generation, "apply")?;
+                let holding = self.engine.apply(work, group)?;
                 fault.reached(Point::Applied, work.step.0);
                 Ok(Report::Applied { holding })
             }

@@ -23,8 +23,12 @@ pub trait Engine {
         collective: &mut dyn Collective,
     ) -> Result<Holding, EngineError>;
 
-    /// What is in memory.
-    fn holding(&mut self) -> Option<Holding>;
+    /// What is in memory, once this rank stands in a new roster.
+    ///
+    /// # Errors
+    /// The collective failed.
+    fn assemble(&mut self, collective: &mut dyn Collective)
+    -> Result<Option<Holding>, EngineError>;
 
     /// Draws a group for each prompt.
     ///
@@ -45,13 +49,17 @@ pub trait Engine {
     /// Steps the optimizer with the kept gradient.
     ///
     /// # Errors
-    /// The kept gradient is not the one that was voted for (INV-2).
-    fn apply(&mut self, work: &ApplyWork) -> Result<Holding, EngineError>;
+    /// The kept gradient is not the one that was voted for (INV-2), or the collective failed.
+    fn apply(
+        &mut self,
+        work: &ApplyWork,
+        collective: &mut dyn Collective,
+    ) -> Result<Holding, EngineError>;
 
     /// Forgets the kept gradient.
     fn discard(&mut self);
 
-    /// Writes a checkpoint's files.
+    /// Writes this rank's share of a checkpoint's files.
     ///
     /// # Errors
     /// The directory cannot be written.
@@ -77,8 +85,11 @@ impl Engine for medevo_engine::Engine {
         Self::restore(self, source, policy, collective)
     }
 
-    fn holding(&mut self) -> Option<Holding> {
-        Self::holding(self)
+    fn assemble(
+        &mut self,
+        collective: &mut dyn Collective,
+    ) -> Result<Option<Holding>, EngineError> {
+        Self::assemble(self, collective)
     }
 
     fn rollout(&mut self, unit: &RolloutUnit) -> Result<Vec<Group>, EngineError> {
@@ -93,8 +104,12 @@ impl Engine for medevo_engine::Engine {
         Self::update(self, work, collective)
     }
 
-    fn apply(&mut self, work: &ApplyWork) -> Result<Holding, EngineError> {
-        Self::apply(self, work)
+    fn apply(
+        &mut self,
+        work: &ApplyWork,
+        collective: &mut dyn Collective,
+    ) -> Result<Holding, EngineError> {
+        Self::apply(self, work, collective)
     }
 
     fn discard(&mut self) {

@@ -140,8 +140,8 @@ impl Engine for Counting {
         Ok(held(policy))
     }
 
-    fn holding(&mut self) -> Option<Holding> {
-        self.policy.map(held)
+    fn assemble(&mut self, _: &mut dyn Collective) -> Result<Option<Holding>, EngineError> {
+        Ok(self.policy.map(held))
     }
 
     fn rollout(&mut self, unit: &RolloutUnit) -> Result<Vec<Group>, EngineError> {
@@ -168,7 +168,7 @@ impl Engine for Counting {
         Ok(Ballot { gradient: Digest("g".to_owned()), finite: true, grad_norm, figures: vec![] })
     }
 
-    fn apply(&mut self, work: &ApplyWork) -> Result<Holding, EngineError> {
+    fn apply(&mut self, work: &ApplyWork, _: &mut dyn Collective) -> Result<Holding, EngineError> {
         self.policy = Some(work.policy);
         Ok(held(work.policy))
     }

@@ -5,5 +5,7 @@
 mod complete;
 mod jpeg;
 mod open;
+mod resize;
 
-pub use open::{PictureError, decode, open};
+pub use open::{PictureError, decode, open, size};
+pub use resize::smart_resize;

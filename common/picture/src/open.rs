@@ -84,3 +84,14 @@ pub fn decode(bytes: &[u8]) -> Result<DynamicImage, PictureError> {
     image.apply_orientation(orientation);
     Ok(image)
 }
+
+/// Width and height of a picture file in pixels, before it is turned upright; only its header is read.
+///
+/// # Errors
+/// See [`PictureError`].
+pub fn size(path: &Path) -> Result<(u32, u32), PictureError> {
+    let reader = ImageReader::open(path)?.with_guessed_format()?;
+    let format = reader.format().ok_or(PictureError::UnknownFormat)?;
+    let broken = |error: ImageError| PictureError::Broken(format, error.to_string());
+    reader.into_dimensions().map_err(broken)
+}

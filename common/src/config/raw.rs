@@ -270,6 +270,9 @@ pub struct ClusterSection {
     pub max_attempts: u64,
     /// Questions in one unit of rollout work.
     pub prompts_per_unit: usize,
+    /// Memory of each worker's GPU, GiB: a run that needs more is refused before it starts. 0: the workers share this
+    /// machine's memory evenly.
+    pub device_memory_gib: f64,
 }
 
 impl Default for ClusterSection {
@@ -292,6 +295,7 @@ impl Default for ClusterSection {
             apply_s: 60.0,
             max_attempts: 5,
             prompts_per_unit: 4,
+            device_memory_gib: 0.0,
         }
     }
 }

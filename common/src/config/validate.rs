@@ -124,6 +124,7 @@ impl Rules {
         self.at_least_one(cluster.max_attempts, "cluster.max_attempts");
         self.at_least_one(cluster.prompts_per_unit as u64, "cluster.prompts_per_unit");
         self.not_negative(cluster.grace_s, "cluster.grace_s");
+        self.not_negative(cluster.device_memory_gib, "cluster.device_memory_gib");
         for (value, path) in [
             (cluster.lease_ttl_s, "cluster.lease_ttl_s"),
             (cluster.starve_s, "cluster.starve_s"),

@@ -322,7 +322,11 @@ pub enum Dtype {
 pub enum Shard {
     /// Nothing: every rank holds weights, gradients and moments whole.
     None,
-    /// Moments and f32 masters: each rank steps its own part of the parameters, and the parts are gathered.
+    /// Moments and f32 masters: each worker steps its own part of the parameters, and the parts are gathered.
+    /// With W workers that saves 8 bytes (12 with bf16 weights) · (1 − 1/W) a trained number on each. The price: a
+    /// worker that is lost takes its part with it, so the run then goes back to its last checkpoint and does the
+    /// steps since then again; keep `checkpoint.every_steps` small. A worker that joins costs nothing. Restoring
+    /// from a checkpoint, the workers wait for the slowest: `cluster.collective_timeout_s` must allow for that.
     Optimizer,
 }
 

@@ -1,5 +1,7 @@
 //! Checkpointing: files, then the manifest, then the pointer (INV-5).
 
+use std::{collections::BTreeMap, ops::Range};
+
 use medevo_types::{
     Digest,
     messages::{FileEntry, Rejection},
@@ -39,7 +41,12 @@ impl Core {
         }
     }
 
-    /// Asks rank 0 for a checkpoint's files.
+    /// The ranks that write a checkpoint's files.
+    pub(crate) fn writers(&self) -> Range<usize> {
+        0..if self.spec.sharded { self.seats.ranks.len() } else { 1 }
+    }
+
+    /// Asks for a checkpoint's files.
     pub(crate) fn save(&mut self, now: Millis, save: Save, out: &mut Output) {
         let Weights::Known(holding) = self.weights.clone() else {
             return self.form(now, Work::Save(save), "the weights are not agreed on", out);
@@ -49,7 +56,8 @@ impl Core {
         }
         let checkpoint = self.next_checkpoint(holding);
         let deadline = now + self.spec.deadlines.checkpoint_ms;
-        let checkpointing = Checkpointing { save, checkpoint, turn: SaveTurn::Files, deadline };
+        let (turn, files) = (SaveTurn::Files, BTreeMap::new());
+        let checkpointing = Checkpointing { save, checkpoint, turn, files, deadline };
         self.enter(now, Phase::Checkpointing(checkpointing), out);
     }
 
@@ -76,7 +84,7 @@ impl Core {
         }
     }
 
-    /// Rank 0 has written the files: the driver checks them and writes the manifest.
+    /// A rank has written its files. Once all are there, the driver checks them and writes the manifest.
     pub(crate) fn files_written(
         &mut self,
         now: Millis,
@@ -85,15 +93,23 @@ impl Core {
         out: &mut Output,
     ) -> Result<(), Rejection> {
         let manifest_by = now + self.spec.deadlines.checkpoint_ms;
+        let writers = self.writers();
         let Phase::Checkpointing(saving) = &mut self.phase else {
             return Err(Rejection::Unexpected);
         };
-        if rank != 0 {
+        if !writers.contains(&rank) {
             return Err(Rejection::Unexpected);
         }
-        if saving.turn == SaveTurn::Manifest {
+        if saving.turn == SaveTurn::Manifest || saving.files.contains_key(&rank) {
             return Err(Rejection::Duplicate);
         }
+        saving.files.insert(rank, files);
+        if saving.files.len() < writers.len() {
+            return Ok(());
+        }
+        let mut files: Vec<FileEntry> =
+            std::mem::take(&mut saving.files).into_values().flatten().collect();
+        files.sort_by(|a, b| a.name.cmp(&b.name));
         saving.turn = SaveTurn::Manifest;
         saving.deadline = manifest_by;
         let checkpoint = saving.checkpoint.clone();
@@ -168,7 +184,7 @@ impl Core {
         }
     }
 
-    /// Workers are lost while a checkpoint is written; only the writer is missed.
+    /// Workers are lost while a checkpoint is written; only those that write are missed.
     pub(crate) fn writer_lost(
         &mut self,
         now: Millis,
@@ -178,7 +194,7 @@ impl Core {
     ) {
         if let Phase::Checkpointing(saving) = &self.phase
             && saving.turn == SaveTurn::Files
-            && ranks.contains(&0)
+            && ranks.iter().any(|rank| self.writers().contains(rank))
         {
             self.save_failed(now, reason, out);
         }
@@ -188,7 +204,9 @@ impl Core {
     pub(crate) fn saving_overdue(&mut self, now: Millis, out: &mut Output) {
         let Phase::Checkpointing(saving) = &self.phase else { return };
         let late = match saving.turn {
-            SaveTurn::Files => self.seats.name(0),
+            SaveTurn::Files => {
+                self.seats.names(self.writers().filter(|rank| !saving.files.contains_key(rank)))
+            }
             SaveTurn::Manifest => "the manifest".to_owned(),
         };
         self.save_failed(now, &format!("{late} was not ready in time"), out);

@@ -79,8 +79,10 @@ impl Core {
                 let step = saving.checkpoint.step;
                 match saving.turn {
                     SaveTurn::Files => {
-                        let writer = self.seats.name(0);
-                        format!("checkpoint after step {step}: waiting on {writer} (files)")
+                        let writers = self
+                            .seats
+                            .names(self.writers().filter(|r| !saving.files.contains_key(r)));
+                        format!("checkpoint after step {step}: waiting on {writers} (files)")
                     }
                     SaveTurn::Manifest => {
                         format!("checkpoint after step {step}: waiting on its manifest")

@@ -55,7 +55,11 @@ impl Core {
             Phase::Committing(committing) if !committing.applied.contains_key(&rank) => {
                 self.apply_order(committing)
             }
-            Phase::Checkpointing(saving) if rank == 0 && saving.turn == SaveTurn::Files => {
+            Phase::Checkpointing(saving)
+                if saving.turn == SaveTurn::Files
+                    && self.writers().contains(&rank)
+                    && !saving.files.contains_key(&rank) =>
+            {
                 Some(Order::Checkpoint {
                     generation,
                     step: saving.checkpoint.step,

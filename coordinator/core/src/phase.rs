@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use medevo_types::{
     Attempt, Digest, PolicyVersion, Step,
-    messages::{Ballot, Group, Holding, RestoreSource, TrainAnswer},
+    messages::{Ballot, FileEntry, Group, Holding, RestoreSource, TrainAnswer},
 };
 
 use crate::{CheckpointRef, Millis, Outcome, SampleIndex, Share, plan::TrainStep, units::Units};
@@ -282,6 +282,8 @@ pub(crate) struct Checkpointing {
     pub checkpoint: CheckpointRef,
     /// Whose turn it is.
     pub turn: SaveTurn,
+    /// What the ranks have written so far.
+    pub files: BTreeMap<usize, Vec<FileEntry>>,
     /// Of this turn.
     pub deadline: Millis,
 }
@@ -289,7 +291,7 @@ pub(crate) struct Checkpointing {
 /// Halves of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SaveTurn {
-    /// Rank 0 writes files.
+    /// Rank 0 writes files; where the optimizer is sharded, every rank does.
     Files,
     /// The driver checks them and writes the manifest.
     Manifest,

@@ -191,7 +191,7 @@ impl Core {
                 self.check_try(step, attempt)?;
                 self.applied(now, rank, Answer::Err(error.to_owned()), out)
             }
-            Phase::Checkpointing(_) if rank == 0 => {
+            Phase::Checkpointing(_) if self.writers().contains(&rank) => {
                 let reason = format!("{}: {error}", self.seats.name(rank));
                 self.save_failed(now, &reason, out);
                 Ok(())

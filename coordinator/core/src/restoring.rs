@@ -61,7 +61,15 @@ impl Core {
         let mut work = work;
         if saved != Some(self.policy) && self.policy != PolicyVersion(0) {
             self.rollbacks += 1;
-            let reason = format!("no worker holds version {} any more", self.policy);
+            let reason = if self.spec.sharded {
+                format!(
+                    "version {} is not whole any more: with train.shard = \"optimizer\" a worker that is \
+                     lost takes its part of the optimizer's state with it",
+                    self.policy
+                )
+            } else {
+                format!("no worker holds version {} any more", self.policy)
+            };
             if self.rollbacks > MAX_ROLLBACKS {
                 let reason = format!(
                     "{reason}, for the {}th time since the last checkpoint: see the workers' logs \

@@ -205,3 +205,52 @@ fn a_spec_that_cannot_be_run_fails_before_anything_starts() {
     let Some(Outcome::Failed { reason }) = sim.core.finished() else { panic!("it starts") };
     assert!(reason.contains("\"adapt\" has nothing to train on"), "{reason}");
 }
+
+// With a sharded optimizer every rank writes its part; a manifest without one of them could not be restored.
+#[test]
+fn a_sharded_checkpoint_waits_for_every_rank() {
+    let mut sim = start(RunSpec { sharded: true, ..spec::only_rl(2) });
+    sim.run_to("checkpointing", 2);
+    assert!(matches!(sim.pull("w1"), Order::Checkpoint { .. }));
+    sim.act(&"w0".into());
+    sim.act(&"w0".into());
+    assert!(sim.effects.is_empty(), "rank 1 has not written yet");
+    assert!(sim.core.explain(sim.now).contains("waiting on w1"));
+    assert!(matches!(sim.pull("w0"), Order::Wait { .. }));
+    sim.act(&"w1".into());
+    sim.act(&"w1".into());
+    let Some(Effect::WriteManifest { files, .. }) = sim.effects.front() else {
+        panic!("all wrote")
+    };
+    assert_eq!(files.len(), 2);
+    assert_eq!(sim.finish(), Outcome::Done);
+}
+
+// Any writer's loss leaves a checkpoint without a part: it is tried again, by those who are left, at the step of
+// the last good one.
+#[test]
+fn a_lost_part_sends_a_sharded_run_back_to_its_checkpoint() {
+    let mut sim = start(RunSpec { sharded: true, ..spec::only_rl(4) });
+    sim.run_to("rollout", 3);
+    sim.kill(&"w1".into(), true);
+    assert_eq!(sim.finish(), Outcome::Done);
+    let back = sim.events.iter().find_map(|event| match event {
+        Event::RolledBack { from, to, reason } => Some((from.0, to.0, reason.clone())),
+        _ => None,
+    });
+    let (from, to, reason) = back.expect("the run goes back");
+    assert_eq!((from, to), (3, 2));
+    assert!(reason.contains("train.shard"), "{reason}");
+    assert_eq!(sim.committed_steps(), [1, 2, 3, 3, 4]);
+    sim.checker.complete(4);
+
+    // Nothing is lost with a worker that joins, or with one that leaves before the first step.
+    let mut sim = start(RunSpec { sharded: true, ..spec::only_rl(3) });
+    sim.run_to("rollout", 0);
+    sim.kill(&"w1".into(), true);
+    sim.run_to("rollout", 1);
+    sim.join("w2");
+    assert_eq!(sim.finish(), Outcome::Done);
+    assert!(!sim.events.iter().any(|event| matches!(event, Event::RolledBack { .. })));
+    assert_eq!(sim.committed_steps(), [1, 2, 3]);
+}

@@ -119,15 +119,17 @@ fn happen(sim: &mut Sim, budget: &mut Budget, happening: &Happening) {
     }
 }
 
-/// Workers at least, steps a rollout, extra rounds a rollout.
-fn settings() -> impl Strategy<Value = (usize, u64, u64)> {
-    (1_usize..3, 1_u64..4, 0_u64..3)
+/// What a schedule runs under: workers at least, steps a rollout, extra rounds a rollout, sharded moments.
+type Settings = (usize, u64, u64, bool);
+
+fn settings() -> impl Strategy<Value = Settings> {
+    (1_usize..3, 1_u64..4, 0_u64..3, any::<bool>())
 }
 
-fn schedule(settings: (usize, u64, u64), happenings: &[Happening]) -> Sim {
-    let (min_workers, iterations, rounds) = settings;
+fn schedule(settings: Settings, happenings: &[Happening]) -> Sim {
+    let (min_workers, iterations, rounds, sharded) = settings;
     let spec = spec::reusing(spec::whole(), iterations, rounds);
-    let mut sim = Sim::new(RunSpec { min_workers, ..spec });
+    let mut sim = Sim::new(RunSpec { min_workers, sharded, ..spec });
     sim.quiet_every = 3;
     sim.dull_every = 2;
     let mut budget = Budget { troubles: 2, bad_drives: 2 };

@@ -58,7 +58,20 @@ pub enum Command {
         /// Check everything, say what would be done, and do nothing.
         #[arg(long)]
         dry_run: bool,
+        /// Start even if the workers need more memory than they have, as `plan` estimates it.
+        #[arg(long)]
+        ignore_memory: bool,
     },
+    /// Estimate the memory that each worker needs, and the tokens of a step; say whether it fits.
+    ///
+    /// Needs the run file, its data and the model's config.json; no weights. `launch` makes the same estimate and
+    /// refuses a run that does not fit.
+    #[command(
+        after_help = "Examples:\n  medevo-coord plan run.toml --device-memory 80GiB\n  medevo-coord plan run.toml \
+                            --set train.recompute=true --workers 8\n\nExit codes: 0 it fits, 2 it does not, or \
+                            bad input."
+    )]
+    Plan(Plan),
     /// Go on with a run from its last good checkpoint.
     ///
     /// Steps behind that checkpoint are done again. A checkpoint whose files have changed is passed over for
@@ -113,6 +126,26 @@ pub enum Command {
     /// Print generated documentation.
     #[command(subcommand)]
     Docs(DocsCommand),
+}
+
+/// Estimate what a run needs.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The run file (TOML).
+    pub file: PathBuf,
+    /// Override a key of the run file, as often as needed.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Workers (default: as the run file says).
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Memory of each worker's GPU (default: `cluster.device_memory_gib`, else this machine's memory, shared evenly
+    /// among its workers).
+    #[arg(long, value_name = "SIZE", value_parser = crate::budget::parse)]
+    pub device_memory: Option<u64>,
+    /// Print everything as JSON, sizes in bytes.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Measure a model on a data set with answers.

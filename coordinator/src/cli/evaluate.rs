@@ -10,7 +10,7 @@ use medevo_types::settings::{Dtype, TrainSettings};
 
 use super::arguments::Evaluate;
 use crate::{
-    launch::{self, Exit},
+    launch::{self, Exit, Start},
     preflight::Refused,
     run_dir::{EvaluationRecord, RunDir, now_ms},
     say::say,
@@ -58,7 +58,8 @@ pub(super) async fn evaluate(arguments: Evaluate) -> anyhow::Result<Exit> {
         train: TrainSettings::default(),
         lora: None,
     };
-    let exit = launch::start(config, Some(workers), Some(run_dir.clone()), false).await?;
+    let exit =
+        launch::start(config, Some(workers), Some(run_dir.clone()), Start::default()).await?;
     if exit == Exit::Done {
         for record in RunDir::open(&run_dir)?.read_evaluations()? {
             say(figures(&record));

@@ -3,6 +3,7 @@
 mod arguments;
 mod data;
 mod evaluate;
+mod plan;
 mod show;
 
 use std::io::IsTerminal;
@@ -44,9 +45,11 @@ pub fn main() -> Exit {
 
 fn carry_out(command: Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Launch { file, set, workers, run_dir, dry_run } => {
-            attended(launch::launch(Run { file, set, workers, run_dir, dry_run }))
+        Command::Launch { file, set, workers, run_dir, dry_run, ignore_memory } => {
+            let run = Run { file, set, workers, run_dir, dry_run, ignore_memory };
+            attended(launch::launch(run))
         }
+        Command::Plan(arguments) => plan::plan(arguments),
         Command::Resume { run_dir, workers } => attended(launch::resume(&run_dir, workers)),
         Command::Evaluate(arguments) => attended(evaluate::evaluate(arguments)),
         Command::Status { run_dir, json } => show::status(&run_dir, json),

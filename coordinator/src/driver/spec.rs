@@ -8,7 +8,7 @@ use medevo_common::{
 };
 use medevo_core::api::{DataIndex, Deadlines, EvalPass, Millis, RunSpec, StageKind, StageSpec};
 use medevo_scoring::ScorerSettings;
-use medevo_types::settings::{EmbedderKind, Sampling};
+use medevo_types::settings::{EmbedderKind, Sampling, Shard};
 
 use super::{
     evaluator::Evaluator,
@@ -197,6 +197,7 @@ pub fn resolve(
         max_workers: config.cluster.max_workers,
         prompts_per_unit: config.cluster.prompts_per_unit,
         checkpoint_every: config.checkpoint.every_steps,
+        sharded: config.train.shard == Shard::Optimizer,
         max_attempts: config.cluster.max_attempts,
         deadlines: deadlines(&config.cluster, config.checkpoint.timeout_s),
     };

@@ -39,6 +39,17 @@ pub struct Run {
     pub run_dir: Option<PathBuf>,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// Start even if the workers need more memory than they have.
+    pub ignore_memory: bool,
+}
+
+/// How far to go, and past what.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Start even if the workers need more memory than they have.
+    pub ignore_memory: bool,
 }
 
 /// Starts a run and stays until it ends.
@@ -48,7 +59,8 @@ pub struct Run {
 /// Otherwise what broke.
 pub async fn launch(run: Run) -> anyhow::Result<Exit> {
     let config = RunConfig::load(&run.file, &run.set).map_err(Refused::because)?;
-    start(config, run.workers, run.run_dir, run.dry_run).await
+    let how = Start { dry_run: run.dry_run, ignore_memory: run.ignore_memory };
+    start(config, run.workers, run.run_dir, how).await
 }
 
 /// Starts a run whose configuration is at hand.
@@ -59,7 +71,7 @@ pub async fn start(
     mut config: RunConfig,
     workers: Option<usize>,
     run_dir: Option<PathBuf>,
-    dry_run: bool,
+    how: Start,
 ) -> anyhow::Result<Exit> {
     let local = take_workers(&mut config, workers);
     let config = config.validate().map_err(Refused::because)?;
@@ -67,8 +79,8 @@ pub async fn start(
         .or_else(|| config.run.dir.clone())
         .unwrap_or_else(|| Path::new("runs").join(&config.run.name));
     let place = std::path::absolute(&place).map_err(Refused::because)?;
-    let plan = preflight::check(&config, &place)?;
-    if dry_run {
+    let plan = preflight::check(&config, &place, (!how.ignore_memory).then_some(local))?;
+    if how.dry_run {
         say(describe(&config, &plan, &place, local));
         return Ok(Exit::Done);
     }
@@ -96,7 +108,8 @@ pub async fn resume(run_dir: &Path, workers: Option<usize>) -> anyhow::Result<Ex
     let mut config = run_dir.config().map_err(Refused::because)?;
     let local = take_workers(&mut config, workers);
     let config = config.validate().map_err(Refused::because)?;
-    let plan = preflight::check(&config, &place)?;
+    // It has been started once: whether it fits, its workers will have shown.
+    let plan = preflight::check(&config, &place, None)?;
     let binary = worker_binary(local)?;
     let listener = listen(&config).await?;
     run_dir.make_folders()?;

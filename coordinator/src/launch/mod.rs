@@ -11,6 +11,6 @@ mod worker_binary;
 pub use children::{Children, Ended, WorkerCommand};
 pub use dry_run::describe;
 pub use exit::Exit;
-pub use local::{Run, launch, resume, start};
+pub use local::{Run, Start, launch, resume, start};
 pub use signals::Signals;
 pub use worker_binary::find as find_worker_binary;

@@ -194,6 +194,15 @@ int medevo_gloo_all_gather(medevo_gloo* group, void* output, void* input,
   });
 }
 
+int medevo_gloo_reduce_scatter_sum(medevo_gloo* group, void* output, void* input,
+                                   medevo_write write, void* error) {
+  return guarded(write, error, [&] {
+    at::Tensor own = tensor_at(output).detach();
+    at::Tensor all = tensor_at(input).detach();
+    group->group->_reduce_scatter_base(own, all)->wait();
+  });
+}
+
 int medevo_gloo_barrier(medevo_gloo* group, medevo_write write, void* error) {
   return guarded(write, error, [&] { group->group->barrier()->wait(); });
 }

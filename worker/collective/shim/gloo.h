@@ -43,5 +43,8 @@ int medevo_gloo_broadcast(medevo_gloo* group, void* tensor, int root,
 // `output` has room for the tensors of all ranks, one after the other.
 int medevo_gloo_all_gather(medevo_gloo* group, void* output, void* input,
                            medevo_write write, void* error);
+// `input` is as long as the tensors that all ranks get in `output` together.
+int medevo_gloo_reduce_scatter_sum(medevo_gloo* group, void* output, void* input,
+                                   medevo_write write, void* error);
 int medevo_gloo_barrier(medevo_gloo* group, medevo_write write, void* error);
 }

@@ -54,6 +54,27 @@ pub trait Collective: Send {
     /// As [`all_reduce_sum`](Self::all_reduce_sum).
     fn all_gather(&mut self, t: &Tensor) -> Result<Vec<Tensor>, CollectiveError>;
 
+    /// Sums `input` over the ranks and leaves each with its part: rank r finds in `output` the r-th of
+    /// [`world`](Self::world) equal parts of the sum. Both are flat, contiguous and of one kind.
+    ///
+    /// # Errors
+    /// As [`all_reduce_sum`](Self::all_reduce_sum), or `input` is not `world` times as long as `output`.
+    fn reduce_scatter_sum(
+        &mut self,
+        output: &mut Tensor,
+        input: &Tensor,
+    ) -> Result<(), CollectiveError>;
+
+    /// Lays every rank's `input` end to end, by rank, in `output`. Both are flat, contiguous and of one kind.
+    ///
+    /// # Errors
+    /// As [`all_reduce_sum`](Self::all_reduce_sum), or `output` is not `world` times as long as `input`.
+    fn all_gather_into(
+        &mut self,
+        output: &mut Tensor,
+        input: &Tensor,
+    ) -> Result<(), CollectiveError>;
+
     /// Returns once every rank has called it.
     ///
     /// # Errors
@@ -69,5 +90,29 @@ pub(crate) fn check_root(root: usize, world: usize) -> Result<(), CollectiveErro
     Err(CollectiveError::new(
         "broadcast",
         format!("root {root} is not a rank: the communicator has ranks 0 to {}", world - 1),
+    ))
+}
+
+/// Refuses a whole that does not fall into `world` parts like `part`, before anything is sent.
+pub(crate) fn check_parts(
+    operation: &str,
+    whole: &Tensor,
+    part: &Tensor,
+    world: usize,
+) -> Result<(), CollectiveError> {
+    let flat = |t: &Tensor| t.dim() == 1 && t.is_contiguous();
+    let fits = whole.numel() == part.numel() * world && whole.kind() == part.kind();
+    if fits && flat(whole) && flat(part) {
+        return Ok(());
+    }
+    Err(CollectiveError::new(
+        operation,
+        format!(
+            "{:?} {:?} is not {world} flat, contiguous parts like {:?} {:?}",
+            whole.kind(),
+            whole.size(),
+            part.kind(),
+            part.size()
+        ),
     ))
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tch::Tensor;
 
-use crate::contract::{Collective, CollectiveError, check_root};
+use crate::contract::{Collective, CollectiveError, check_parts, check_root};
 
 /// Messages that may wait for a slower rank; one operation sends at most one to each.
 const DEPTH: usize = 4;
@@ -143,13 +143,7 @@ impl Collective for InProcess {
 
     fn all_reduce_sum(&mut self, t: &mut Tensor) -> Result<(), CollectiveError> {
         let all = self.exchange("all_reduce", t)?;
-        tch::no_grad(|| {
-            let mut sum = all[0].copy();
-            for other in &all[1..] {
-                sum += other;
-            }
-            t.copy_(&sum);
-        });
+        tch::no_grad(|| t.copy_(&sum(&all)));
         Ok(())
     }
 
@@ -164,7 +158,42 @@ impl Collective for InProcess {
         self.exchange("all_gather", t)
     }
 
+    fn reduce_scatter_sum(
+        &mut self,
+        output: &mut Tensor,
+        input: &Tensor,
+    ) -> Result<(), CollectiveError> {
+        check_parts("reduce_scatter", input, output, self.world)?;
+        let all = self.exchange("reduce_scatter", input)?;
+        let length = output.numel() as i64;
+        let own = sum(&all).narrow(0, self.rank as i64 * length, length);
+        tch::no_grad(|| output.copy_(&own));
+        Ok(())
+    }
+
+    fn all_gather_into(
+        &mut self,
+        output: &mut Tensor,
+        input: &Tensor,
+    ) -> Result<(), CollectiveError> {
+        check_parts("all_gather", output, input, self.world)?;
+        let all = self.exchange("all_gather", input)?;
+        tch::no_grad(|| output.copy_(&Tensor::cat(&all, 0)));
+        Ok(())
+    }
+
     fn barrier(&mut self) -> Result<(), CollectiveError> {
         self.exchange("barrier", &Tensor::from(0i64)).map(drop)
     }
+}
+
+/// The sum in the order of the ranks.
+fn sum(all: &[Tensor]) -> Tensor {
+    tch::no_grad(|| {
+        let mut sum = all[0].copy();
+        for other in &all[1..] {
+            sum += other;
+        }
+        sum
+    })
 }

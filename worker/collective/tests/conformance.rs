@@ -138,6 +138,61 @@ fn gathering_keeps_order_and_shape(ranks: Ranks) {
     }
 }
 
+/// The sharded optimizer steps each part with what this leaves in it: another rank's part, or another sum than
+/// the whole reduction's, would be another run.
+fn parts_of_the_sum_are_those_of_the_whole_sum(ranks: Ranks) {
+    let world = ranks.len() as i64;
+    let parts = on_each(ranks, |c| {
+        let (rank, world) = (c.rank() as i64, c.world() as i64);
+        let own = Tensor::linspace(0.0, 1.0, 41 * world, (Kind::Float, Device::Cpu)).sin()
+            * (1.0 + rank as f64);
+        let mut whole = own.copy();
+        c.all_reduce_sum(&mut whole).unwrap();
+        let mut part = Tensor::zeros([41], (Kind::Float, Device::Cpu));
+        c.reduce_scatter_sum(&mut part, &own).unwrap();
+        let error = (&part - whole.narrow(0, 41 * rank, 41)).abs().max().double_value(&[]);
+        assert!(error < 1e-6, "part {rank} is off by {error}");
+        // Nothing to scatter is no mistake.
+        let nothing = || Tensor::zeros([0], (Kind::Float, Device::Cpu));
+        c.reduce_scatter_sum(&mut nothing(), &nothing()).unwrap();
+        numbers(&part)
+    });
+    assert_eq!(parts.len() as i64, world);
+    let first = &parts[0];
+    assert!(parts[1..].iter().all(|part| part != first), "each rank has its own part");
+}
+
+fn parts_are_laid_end_to_end(ranks: Ranks) {
+    let world = ranks.len();
+    for (whole, half) in on_each(ranks, |c| {
+        let world = c.world() as i64;
+        let part = Tensor::from_slice(&[c.rank() as f32, 10.0 + c.rank() as f32]);
+        let mut whole = Tensor::zeros([2 * world], (Kind::Float, Device::Cpu));
+        c.all_gather_into(&mut whole, &part).unwrap();
+        let mut half = Tensor::zeros([2 * world], (Kind::BFloat16, Device::Cpu));
+        c.all_gather_into(&mut half, &part.to_kind(Kind::BFloat16)).unwrap();
+        (numbers(&whole), numbers(&half))
+    }) {
+        let expected: Vec<f64> = (0..world).flat_map(|r| [r as f64, 10.0 + r as f64]).collect();
+        assert_eq!(whole, expected);
+        assert_eq!(half, expected);
+    }
+}
+
+/// Refused on every rank before anything is sent, so nobody is left waiting.
+fn parts_that_do_not_fit_are_refused(ranks: Ranks) {
+    for errors in on_each(ranks, |c| {
+        let mut part = Tensor::zeros([2], (Kind::Float, Device::Cpu));
+        let mut odd = Tensor::zeros([2 * c.world() as i64 + 1], (Kind::Float, Device::Cpu));
+        let scatter = c.reduce_scatter_sum(&mut part, &odd).unwrap_err().to_string();
+        let gather = c.all_gather_into(&mut odd, &part).unwrap_err().to_string();
+        c.barrier().unwrap();
+        [scatter, gather]
+    }) {
+        assert!(errors.iter().all(|error| error.contains("is not")), "{errors:?}");
+    }
+}
+
 fn ranks_and_barriers(ranks: Ranks) {
     let world = ranks.len();
     let seen = on_each(ranks, |c| {
@@ -164,5 +219,8 @@ conformance!(
     weights_that_train_can_be_exchanged,
     every_root_can_broadcast,
     gathering_keeps_order_and_shape,
+    parts_of_the_sum_are_those_of_the_whole_sum,
+    parts_are_laid_end_to_end,
+    parts_that_do_not_fit_are_refused,
     ranks_and_barriers,
 );

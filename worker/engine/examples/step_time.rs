@@ -120,7 +120,7 @@ fn step(engine: &mut Engine, version: &mut u64, batch: Batch) -> anyhow::Result<
     ensure!(ballot.finite, "the gradient is not finite");
     let update = milliseconds(start);
     let start = Instant::now();
-    engine.apply(&ApplyWork {
+    let work = ApplyWork {
         generation: work.generation,
         step: work.step,
         attempt: work.attempt,
@@ -128,7 +128,8 @@ fn step(engine: &mut Engine, version: &mut u64, batch: Batch) -> anyhow::Result<
         optimizer: OptimizerSettings::default(),
         lr: 1e-4,
         reset_moments: *version == 0,
-    })?;
+    };
+    engine.apply(&work, &mut Solo)?;
     *version += 1;
     Ok((update, milliseconds(start)))
 }

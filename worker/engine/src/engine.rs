@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use medevo_collective::Collective;
+use medevo_collective::{Collective, Solo};
 use medevo_model::{ModelConfig, Qwen25Vl};
 use medevo_types::{
     PolicyVersion,
-    messages::{ApplyWork, CheckpointWork, EngineSetup, FileEntry, Holding, RestoreSource},
+    messages::{ApplyWork, CheckpointWork, EngineSetup, FileEntry, Holding},
     settings::Dtype,
 };
 use tch::{Device, Kind, Tensor};
@@ -20,7 +20,6 @@ use crate::{
     layout::Row,
     optimizer_file,
     origin::Origin,
-    peer,
     prompts::{Prepared, Prompts},
     sampling::Vocabulary,
     score,
@@ -41,13 +40,13 @@ pub struct Engine {
     pub(crate) vocabulary: Vocabulary,
     pub(crate) stop_ids: Vec<u32>,
     vocabulary_size: i64,
-    device: Device,
+    pub(crate) device: Device,
     kind: Kind,
-    origin: Origin,
-    state: Option<State>,
-    features: FeatureCache,
+    pub(crate) origin: Origin,
+    pub(crate) state: Option<State>,
+    pub(crate) features: FeatureCache,
     reference: Option<Reference>,
-    holding: Option<Holding>,
+    pub(crate) holding: Option<Holding>,
     pub(crate) kept: Option<Kept>,
 }
 
@@ -86,77 +85,24 @@ impl Engine {
         })
     }
 
-    /// Gets weights and moments in place. With [`RestoreSource::Peer`] every rank takes part, and on an error
-    /// each still holds what it held before.
-    ///
-    /// # Errors
-    /// Files that cannot be read, a peer that holds another version, a collective that fails.
-    pub fn restore(
-        &mut self,
-        source: &RestoreSource,
-        policy: PolicyVersion,
-        collective: &mut dyn Collective,
-    ) -> Result<Holding, EngineError> {
-        self.discard();
-        match source {
-            RestoreSource::Model { dir } => {
-                let state = self.origin.start(dir, policy)?;
-                self.take(state);
-            }
-            RestoreSource::Checkpoint { dir } => {
-                let mut state = self.origin.resume(dir, policy)?;
-                let restored = optimizer_file::read(&state, dir)?;
-                state.moments = restored.moments;
-                state.master = restored.master;
-                self.take(state);
-            }
-            RestoreSource::Peer { root } => {
-                // A fresh worker needs tensors of the right shapes; the starting model has them.
-                let fresh = match self.state {
-                    Some(_) => None,
-                    None => Some(self.origin.start(&self.setup.model, PolicyVersion(0))?),
-                };
-                let mut state = fresh.or_else(|| self.state.take()).expect("one of the two");
-                let before = state.policy;
-                let had_state = self.holding.is_some();
-                let outcome = peer::broadcast(&mut state, *root, policy, collective);
-                match outcome {
-                    Ok(()) => self.take(state),
-                    Err(e) => {
-                        debug_assert_eq!(before, state.policy, "nothing changed");
-                        if had_state {
-                            self.state = Some(state);
-                        }
-                        return Err(e);
-                    }
-                }
-            }
-        }
-        self.holding().context("weights are in place").map_err(EngineError::Other)
-    }
-
-    fn take(&mut self, state: State) {
-        self.state = Some(state);
-        self.features.clear();
-        self.refresh_holding();
-    }
-
-    fn refresh_holding(&mut self) {
-        self.holding = self.state.as_ref().map(State::holding);
-    }
-
     /// What this engine holds: none before the first restore.
     #[must_use]
     pub fn holding(&self) -> Option<Holding> {
         self.holding.clone()
     }
 
-    /// Applies the kept gradient: clips, steps AdamW, and takes the new version's number.
+    /// Applies the kept gradient: clips, steps AdamW, and takes the new version's number. Where the optimizer's
+    /// numbers are sharded, every rank takes part.
     ///
     /// # Errors
     /// [`EngineError::Stale`] unless a gradient of exactly this generation, step and attempt is kept (INV-2);
-    /// the weights are then untouched.
-    pub fn apply(&mut self, work: &ApplyWork) -> Result<Holding, EngineError> {
+    /// the weights are then untouched. [`EngineError::Collective`] when the ranks could not give each other what
+    /// they stepped; then this one holds nothing any more.
+    pub fn apply(
+        &mut self,
+        work: &ApplyWork,
+        collective: &mut dyn Collective,
+    ) -> Result<Holding, EngineError> {
         let Some(kept) = &self.kept else {
             return Err(EngineError::stale(
                 format!("applying step {}, attempt {}", work.step, work.attempt),
@@ -165,17 +111,20 @@ impl Engine {
         };
         kept.check(work)?;
         let kept = self.kept.take().expect("checked above");
-        let state = self.state.as_mut().expect("a gradient is kept only with weights in place");
-        state.step(&kept.gradient, kept.norm, work);
+        self.holding = None;
+        let mut state = self.state.take().expect("a gradient is kept only with weights in place");
+        state.step(kept.gradient, kept.norm, work, collective)?;
         if state.trains_vision() {
             self.features.clear();
         }
-        self.refresh_holding();
-        self.holding().context("weights are in place").map_err(EngineError::Other)
+        let holding = state.holding(collective)?;
+        self.state = Some(state);
+        self.holding = Some(holding.clone());
+        Ok(holding)
     }
 
     /// The kept gradient, normalised and not clipped: the trained parameters' numbers laid end to end, in the
-    /// order of their names, `[numbers]` f32. None when no attempt awaits its commit.
+    /// order of their names, `[numbers]` f32; where the optimizer is sharded, this rank's part. None when no attempt awaits its commit.
     #[must_use]
     pub fn gradient(&self) -> Option<&Tensor> {
         self.kept.as_ref().map(|kept| &kept.gradient)
@@ -187,8 +136,10 @@ impl Engine {
     }
 
     /// Writes the weights as a Hugging Face directory (an adapter in PEFT's layout, without its base) with
-    /// `optimizer.safetensors` beside them, flushed to the disk, and lists the files. What a failed try has written is deleted again: on a full disk it
-    /// would leave no room for the next one, nor for anything else of the run.
+    /// `optimizer.safetensors` beside them, flushed to the disk, and lists the files. Where the optimizer's
+    /// numbers are sharded, every rank writes its part of them into a file of its own, and the first rank
+    /// writes all else. What a failed try has written is deleted again: on a full disk it would leave no room
+    /// for the next one, nor for anything else of the run.
     ///
     /// # Errors
     /// A directory that exists and is not empty, another version than asked for, a disk that refuses.
@@ -197,19 +148,35 @@ impl Engine {
         self.expect_policy(&what, work.policy)?;
         let at = || format!("cannot write {what}");
         std::fs::create_dir_all(&work.dir).with_context(at)?;
-        if std::fs::read_dir(&work.dir).with_context(at)?.next().is_some() {
-            return Err(EngineError::refused(what, "the directory is not empty; name a fresh one"));
-        }
         let state = self.state()?;
+        let (first, own) = (state.shard.index == 0, optimizer_file::file_name(state.shard));
+        // The others' parts may be there already; whatever else is there is not this try's.
+        let theirs = |name: &str| {
+            !state.shard.is_whole() && name != own && optimizer_file::is_optimizer_file(name)
+        };
+        let ours = |name: &str| name == own || (first && !theirs(name));
+        for entry in std::fs::read_dir(&work.dir).with_context(at)? {
+            if ours(&entry.with_context(at)?.file_name().to_string_lossy()) {
+                return Err(EngineError::refused(
+                    what,
+                    "the directory is not empty; name a fresh one",
+                ));
+            }
+        }
         let write = || -> Result<Vec<FileEntry>, EngineError> {
-            state.model.save(&work.dir).with_context(at)?;
+            if first {
+                state.model.save(&work.dir).with_context(at)?;
+            }
             optimizer_file::write(state, &work.dir)?;
-            Ok(digest::sync_and_list(&work.dir)?)
+            Ok(digest::sync_and_list(&work.dir, ours)?)
         };
         write().inspect_err(|_| {
             // The directory was empty before, so everything in it is this try's. What cannot be deleted
             // is in nobody's way: the next try has a directory of its own.
-            let _ = std::fs::remove_dir_all(&work.dir);
+            let _ = match first {
+                true => std::fs::remove_dir_all(&work.dir),
+                false => std::fs::remove_file(work.dir.join(&own)),
+            };
         })
     }
 
@@ -221,7 +188,7 @@ impl Engine {
     pub fn load_model(&mut self, dir: &Path) -> anyhow::Result<()> {
         let state = self.origin.start(dir, PolicyVersion(0))?;
         state.model.set_requires_grad(false, false);
-        self.take(state);
+        self.take(state, &mut Solo)?;
         Ok(())
     }
 
@@ -306,6 +273,6 @@ impl Engine {
     }
 }
 
-fn no_weights() -> EngineError {
+pub(crate) fn no_weights() -> EngineError {
     EngineError::stale("work on the model", "no weights are in place; restore first")
 }

@@ -8,7 +8,13 @@ use medevo_types::{
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::{digest, error::EngineError};
+use crate::{
+    digest,
+    error::EngineError,
+    exchange::exchange,
+    fingerprint::{self, Fingerprint},
+    shard::Shard,
+};
 
 /// Sums that travel behind the gradient, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,34 +31,39 @@ pub(crate) enum Figure {
 
 const FIGURES: i64 = 8;
 
-/// Sums over all micro-batches of a rank, then of all ranks: one buffer `[gradient | figures]`, f32, so that
-/// one all-reduce carries both.
+/// Sums over all micro-batches of a rank, then of all ranks: one buffer `[gradient | zeros | figures]`, f32, so
+/// that one all-reduce carries both. The zeros make the gradient fall into equal parts.
 #[derive(Debug)]
 pub(crate) struct Sums {
     buffer: Tensor,
-    length: i64,
+    shard: Shard,
+    /// Where the figures begin.
+    figures: i64,
 }
 
 impl Sums {
-    pub fn zeros(length: i64, device: Device) -> Self {
-        Self { buffer: Tensor::zeros([length + FIGURES], (Kind::Float, device)), length }
+    /// For a rank that steps `shard` of the trained numbers.
+    pub fn zeros(shard: Shard, device: Device) -> Self {
+        let figures = shard.padded() * shard.count as i64;
+        let buffer = Tensor::zeros([figures + FIGURES], (Kind::Float, device));
+        Self { buffer, shard, figures }
     }
 
-    /// The gradient's part, `[length]`.
+    /// The whole gradient, `[trained numbers]`.
     pub fn gradient(&self) -> Tensor {
-        self.buffer.narrow(0, 0, self.length)
+        self.buffer.narrow(0, 0, self.shard.total)
     }
 
     /// Adds a scalar on the device to a figure.
     pub fn add(&self, figure: Figure, value: &Tensor) {
         let _no_grad = tch::no_grad_guard();
-        let mut place = self.buffer.narrow(0, self.length + figure as i64, 1);
+        let mut place = self.buffer.narrow(0, self.figures + figure as i64, 1);
         let _ = place.g_add_(&value.detach().to_kind(Kind::Float));
     }
 
     /// Adds a number to a figure.
     pub fn add_number(&self, figure: Figure, value: f64) {
-        let mut place = self.buffer.narrow(0, self.length + figure as i64, 1);
+        let mut place = self.buffer.narrow(0, self.figures + figure as i64, 1);
         let _ = place.g_add_scalar_(value);
     }
 
@@ -62,17 +73,27 @@ impl Sums {
         let _ = self.buffer.fill_(f64::NAN);
     }
 
-    /// Sums over all ranks.
-    pub fn reduce(&mut self, collective: &mut dyn Collective) -> Result<(), EngineError> {
+    /// Sums over all ranks: this rank's part of the gradient, `[shard's numbers]`, and the figures' sums, indexed by
+    /// [`Figure`].
+    pub fn reduce(
+        mut self,
+        collective: &mut dyn Collective,
+    ) -> Result<(Tensor, Vec<f64>), EngineError> {
         let _no_grad = tch::no_grad_guard();
-        Ok(collective.all_reduce_sum(&mut self.buffer)?)
-    }
-
-    /// The figures' sums, indexed by [`Figure`].
-    pub fn figures(&self) -> Result<Vec<f64>, EngineError> {
-        let figures = self.buffer.narrow(0, self.length, FIGURES);
+        let (shard, device) = (self.shard, self.buffer.device());
+        let gradient = if shard.is_whole() {
+            collective.all_reduce_sum(&mut self.buffer)?;
+            self.gradient()
+        } else {
+            let mut part = Tensor::zeros([shard.padded()], (Kind::Float, device));
+            let whole = self.buffer.narrow(0, 0, self.figures);
+            collective.reduce_scatter_sum(&mut part, &whole)?;
+            collective.all_reduce_sum(&mut self.buffer.narrow(0, self.figures, FIGURES))?;
+            part.narrow(0, 0, shard.length())
+        };
+        let figures = self.buffer.narrow(0, self.figures, FIGURES);
         let figures = Vec::<f32>::try_from(figures).map_err(anyhow::Error::from)?;
-        Ok(figures.into_iter().map(f64::from).collect())
+        Ok((gradient, figures.into_iter().map(f64::from).collect()))
     }
 }
 
@@ -83,32 +104,49 @@ pub(crate) struct Kept {
     step: Step,
     attempt: Attempt,
     policy: PolicyVersion,
-    /// `[length]` f32.
+    /// This rank's part, `[shard's numbers]` f32.
     pub gradient: Tensor,
-    /// Global norm.
+    /// Norm of the whole gradient.
     pub norm: f64,
+    /// Of the whole gradient.
     pub digest: Digest,
     pub finite: bool,
 }
 
 impl Kept {
-    /// Divides the reduced gradient by `normaliser` and looks at it.
-    pub fn new(work: &UpdateWork, sums: &Sums, normaliser: f64) -> Self {
+    /// Divides the reduced gradient by `normaliser` and looks at it. Ranks that have only a part exchange what
+    /// they see of it, so that each votes about the whole.
+    pub fn new(
+        work: &UpdateWork,
+        shard: Shard,
+        mut gradient: Tensor,
+        normaliser: f64,
+        collective: &mut dyn Collective,
+    ) -> Result<Self, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let mut gradient = sums.gradient();
         let _ = gradient.g_mul_scalar_(1.0 / normaliser);
-        let norm = norm(&gradient);
-        Self {
+        let mut squares = squares(&gradient);
+        let mut print = fingerprint::of(&gradient, shard.range().start);
+        if !shard.is_whole() {
+            let seen = [squares.to_bits() as i64, print.0[0] as i64, print.0[1] as i64];
+            (squares, print) = (0.0, Fingerprint::default());
+            for row in exchange(&seen, gradient.device(), collective)? {
+                squares += f64::from_bits(row[0] as u64);
+                print += Fingerprint([row[1] as u64, row[2] as u64]);
+            }
+        }
+        let norm = squares.sqrt();
+        Ok(Self {
             generation: work.generation,
             step: work.step,
             attempt: work.attempt,
             policy: work.policy,
-            digest: digest::of_tensor(&gradient),
+            digest: digest::of_fingerprint(print),
             // An f64 sum of squared f32 numbers cannot overflow, so it is finite just when each of them is.
             finite: norm.is_finite(),
             gradient,
             norm,
-        }
+        })
     }
 
     /// Whether `work` is about this gradient (INV-2).
@@ -132,8 +170,8 @@ impl Kept {
     }
 }
 
-/// Euclidean norm in f64, chunk by chunk so that no f64 copy of the whole exists.
-fn norm(flat: &Tensor) -> f64 {
+/// Sum of squares in f64, chunk by chunk so that no f64 copy of the whole exists.
+fn squares(flat: &Tensor) -> f64 {
     const CHUNK: i64 = 1 << 22;
     let length = flat.size()[0];
     let mut sum = 0.0;
@@ -143,5 +181,5 @@ fn norm(flat: &Tensor) -> f64 {
         sum += part.dot(&part).double_value(&[]);
         from += CHUNK;
     }
-    sum.sqrt()
+    sum
 }

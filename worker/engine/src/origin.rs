@@ -11,6 +11,7 @@ use tch::{Device, Kind};
 use crate::{
     digest,
     error::EngineError,
+    fingerprint,
     state::{State, load_model},
 };
 
@@ -122,7 +123,7 @@ impl Origin {
             let mut hasher = blake3::Hasher::new();
             for (name, tensor) in model.parameters() {
                 hasher.update(name.as_bytes());
-                digest::add_tensor(&mut hasher, tensor);
+                digest::add_fingerprint(&mut hasher, fingerprint::of(tensor, 0));
             }
             self.base = Some(Base { model, digest: digest::finish(&hasher) });
         }

@@ -3,17 +3,19 @@
 use std::path::Path;
 
 use anyhow::Context;
+use medevo_collective::Collective;
 use medevo_model::Qwen25Vl;
-use medevo_types::{
-    Digest, PolicyVersion,
-    messages::{ApplyWork, Holding},
-};
+use medevo_types::{Digest, PolicyVersion, messages::ApplyWork};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     adamw::{AdamStep, Moments, clip_factor},
-    digest,
+    error::EngineError,
+    shard::{Overlap, Shard, overlap},
 };
+
+/// Numbers that each rank brings to one exchange of stepped weights.
+const NUMBERS_PER_EXCHANGE: i64 = 1 << 24;
 
 /// A trained parameter's place in the flat gradient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,9 +33,11 @@ pub(crate) struct State {
     pub policy: PolicyVersion,
     /// Digest of the frozen weights under an adapter; none without one.
     pub base: Option<Digest>,
-    /// None until the first step: all zero, no step taken.
+    /// Which of the trained numbers this rank keeps moments and masters for, and steps.
+    pub shard: Shard,
+    /// Of the shard's numbers. None until the first step: all zero, no step taken.
     pub moments: Option<Moments>,
-    /// f32 copy of the trained weights, laid end to end, where the model's own are bf16; none until the
+    /// f32 copy of the shard's weights, laid end to end, where the model's own are bf16; none until the
     /// first step, when it is what the weights are.
     pub master: Option<Tensor>,
     pub slots: Vec<Slot>,
@@ -42,7 +46,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Takes over loaded weights, with moments zero.
+    /// Takes over loaded weights, with moments zero, all of them in one shard.
     pub fn new(model: Qwen25Vl, policy: PolicyVersion, freeze_vision: bool) -> Self {
         model.set_requires_grad(!freeze_vision, true);
         let mut slots = Vec::new();
@@ -55,7 +59,8 @@ impl State {
             slots.push(Slot { index, offset, length });
             offset += length;
         }
-        Self { model, policy, base: None, moments: None, master: None, slots, length: offset }
+        let shard = Shard::whole(offset);
+        Self { model, policy, base: None, shard, moments: None, master: None, slots, length: offset }
     }
 
     /// Whether a step moves the vision tower, so that its features have to be made anew.
@@ -74,6 +79,23 @@ impl State {
         (name, tensor)
     }
 
+    /// Whether there is anything that a shard divides.
+    pub fn stepped(&self) -> bool {
+        self.moments.is_some() || self.master.is_some()
+    }
+
+    /// The trained weights that lie in a range of the flat vector, with their place in it.
+    pub fn weights_in(
+        &self,
+        range: std::ops::Range<i64>,
+    ) -> impl Iterator<Item = (Overlap, Tensor)> + '_ {
+        self.slots.iter().filter_map(move |slot| {
+            let common = overlap(&range, slot)?;
+            let weight = self.parameter(slot).1.detach().view(-1);
+            Some((common, weight.narrow(0, common.in_slot, common.length)))
+        })
+    }
+
     /// Adds the gradients that lie on the parameters to `flat` `[length]` f32, and clears them.
     pub fn take_gradients(&self, flat: &Tensor) {
         let _no_grad = tch::no_grad_guard();
@@ -87,60 +109,92 @@ impl State {
         }
     }
 
-    /// One optimizer step with a normalised gradient `[length]` f32 of global norm `norm`.
-    pub fn step(&mut self, gradient: &Tensor, norm: f64, work: &ApplyWork) {
+    /// One optimizer step with this rank's part of a normalised gradient, `[shard's numbers]` f32; `norm` is the
+    /// norm of the whole. Where the numbers are sharded the ranks then give each other the weights that they
+    /// have stepped; when that fails, the weights are neither the old nor the new ones.
+    pub fn step(
+        &mut self,
+        mut gradient: Tensor,
+        norm: f64,
+        work: &ApplyWork,
+        collective: &mut dyn Collective,
+    ) -> Result<(), EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let device = self.device();
-        let moments = self.moments.get_or_insert_with(|| Moments::zeros(self.length, device));
+        let (device, shard) = (self.device(), self.shard);
+        let moments = self.moments.get_or_insert_with(|| Moments::zeros(shard.length(), device));
         if work.reset_moments {
             moments.reset();
         }
         moments.steps += 1;
-        let factor = clip_factor(norm, work.optimizer.clip_norm);
-        let gradient = if factor < 1.0 { gradient * factor } else { gradient.shallow_clone() };
         let step = AdamStep::new(&work.optimizer, work.lr, moments.steps);
-        let parameters = self.model.parameters();
-        let half = self.slots.first().is_some_and(|s| parameters[s.index].1.kind() != Kind::Float);
-        if half && self.master.is_none() {
-            self.master = Some(flat(parameters, &self.slots).to_kind(Kind::Float));
+        let factor = clip_factor(norm, work.optimizer.clip_norm);
+        if factor < 1.0 {
+            let _ = gradient.g_mul_scalar_(factor);
         }
-        for slot in &self.slots {
-            let part = |whole: &Tensor| whole.narrow(0, slot.offset, slot.length);
-            let weight = parameters[slot.index].1.detach();
+        if self.kind() != Kind::Float && self.master.is_none() {
+            self.master = Some(self.flat(shard.range()).to_kind(Kind::Float));
+        }
+        let moments = self.moments.as_ref().expect("made above");
+        for (common, weight) in self.weights_in(shard.range()) {
+            let part = |whole: &Tensor| whole.narrow(0, common.in_range, common.length);
             let (mut first, mut second) = (part(&moments.first), part(&moments.second));
+            let mut weight = weight;
             match &self.master {
                 Some(master) => {
                     let mut master = part(master);
                     step.apply(&mut master, &part(&gradient), &mut first, &mut second);
-                    weight.view(-1).copy_(&master);
+                    weight.copy_(&master);
                 }
-                None => step.apply(&mut weight.view(-1), &part(&gradient), &mut first, &mut second),
+                None => step.apply(&mut weight, &part(&gradient), &mut first, &mut second),
             }
         }
+        if !shard.is_whole() {
+            self.gather(collective)?;
+        }
         self.policy = work.policy;
+        Ok(())
     }
 
-    /// What this is: the version, and a digest over version, weights (with an adapter: the base's own digest
-    /// and the adapter), masters and moments.
-    pub fn holding(&self) -> Holding {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.policy.0.to_le_bytes());
-        if let Some(base) = &self.base {
-            hasher.update(base.0.as_bytes());
+    /// Gives the weights of this rank's shard to the others and takes theirs.
+    fn gather(&self, collective: &mut dyn Collective) -> Result<(), EngineError> {
+        let options = (self.kind(), self.device());
+        let (each, count) = (self.shard.padded(), self.shard.count as i64);
+        let mut from = 0;
+        while from < each {
+            let numbers = NUMBERS_PER_EXCHANGE.min(each - from);
+            let of_rank = |rank: i64| {
+                let start = (rank * each + from).min(self.length);
+                start..(start + numbers).min(self.length)
+            };
+            let mine = Tensor::zeros([numbers], options);
+            for (common, weight) in self.weights_in(of_rank(self.shard.index as i64)) {
+                mine.narrow(0, common.in_range, common.length).copy_(&weight);
+            }
+            let mut all = Tensor::zeros([numbers * count], options);
+            collective.all_gather_into(&mut all, &mine)?;
+            for rank in (0..count).filter(|rank| *rank != self.shard.index as i64) {
+                let theirs = all.narrow(0, rank * numbers, numbers);
+                for (common, mut weight) in self.weights_in(of_rank(rank)) {
+                    weight.copy_(&theirs.narrow(0, common.in_range, common.length));
+                }
+            }
+            from += numbers;
         }
-        for (name, tensor) in self.model.parameters() {
-            hasher.update(name.as_bytes());
-            digest::add_tensor(&mut hasher, tensor);
+        Ok(())
+    }
+
+    /// Number type of the trained weights.
+    fn kind(&self) -> Kind {
+        self.slots.first().map_or(Kind::Float, |slot| self.parameter(slot).1.kind())
+    }
+
+    /// A copy of the trained weights in a range, laid end to end.
+    fn flat(&self, range: std::ops::Range<i64>) -> Tensor {
+        let flat = Tensor::zeros([range.end - range.start], (self.kind(), self.device()));
+        for (common, weight) in self.weights_in(range) {
+            flat.narrow(0, common.in_range, common.length).copy_(&weight);
         }
-        if let Some(master) = &self.master {
-            digest::add_tensor(&mut hasher, master);
-        }
-        if let Some(moments) = &self.moments {
-            hasher.update(&moments.steps.to_le_bytes());
-            digest::add_tensor(&mut hasher, &moments.first);
-            digest::add_tensor(&mut hasher, &moments.second);
-        }
-        Holding { policy: self.policy, digest: digest::finish(&hasher) }
+        flat
     }
 
     /// Overwrites all trainable weights with `weights`, all parameters laid end to end.
@@ -165,12 +219,6 @@ impl State {
             .collect();
         Tensor::cat(&parts, 0)
     }
-}
-
-fn flat(parameters: &[(String, Tensor)], slots: &[Slot]) -> Tensor {
-    let parts: Vec<Tensor> =
-        slots.iter().map(|slot| parameters[slot.index].1.detach().reshape([-1])).collect();
-    Tensor::cat(&parts, 0)
 }
 
 /// Loads weights from a Hugging Face directory.

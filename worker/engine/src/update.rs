@@ -26,9 +26,10 @@ impl Engine {
         self.discard();
         let what = format!("the update of step {}", work.step);
         self.expect_policy(&what, work.policy)?;
-        let state = self.state()?;
-        let bonus = grpo::bonus(&work.batch, state.device(), collective)?;
-        let mut sums = Sums::zeros(state.length, state.device());
+        let shard = self.take_shard(collective)?;
+        let device = self.state()?.device();
+        let bonus = grpo::bonus(&work.batch, device, collective)?;
+        let mut sums = Sums::zeros(shard, device);
         let computed = match &work.batch {
             Work::Grpo { .. } => grpo::accumulate(self, work, bonus, &sums),
             Work::Sft { examples } => sft::accumulate(self, examples, &sums),
@@ -40,9 +41,8 @@ impl Engine {
         }
         let reduced = sums.reduce(collective);
         computed?;
-        reduced?;
+        let (gradient, total) = reduced?;
 
-        let total = sums.figures()?;
         let of = |figure: Figure| total[figure as usize];
         let (tokens, answers) = (of(Figure::Tokens), of(Figure::Answers));
         let normaliser = match &work.batch {
@@ -65,7 +65,7 @@ impl Engine {
         figures.push(("tokens".to_owned(), tokens));
         figures.push(("answers".to_owned(), answers));
 
-        let kept = Kept::new(work, &sums, normaliser);
+        let kept = Kept::new(work, shard, gradient, normaliser, collective)?;
         let finite = kept.finite && of(Figure::Loss).is_finite();
         let ballot =
             Ballot { gradient: kept.digest.clone(), finite, grad_norm: kept.norm, figures };

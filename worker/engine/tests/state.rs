@@ -20,7 +20,7 @@ fn work(fixture: &Fixture, policy: u64) -> UpdateWork {
 
 fn step(engine: &mut Engine, fixture: &Fixture, policy: u64) -> Holding {
     engine.update(&work(fixture, policy), &mut Solo).unwrap();
-    engine.apply(&apply_work(policy)).unwrap()
+    engine.apply(&apply_work(policy), &mut Solo).unwrap()
 }
 
 fn checkpoint(fixture: &Fixture, policy: u64) -> CheckpointWork {
@@ -85,7 +85,7 @@ fn inv_2_only_the_gradient_asked_for_is_applied() {
     let fixture = Fixture::new();
     let mut engine = fixture.engine();
     let before = engine.holding().unwrap();
-    assert!(matches!(engine.apply(&apply_work(0)), Err(EngineError::Stale { .. })));
+    assert!(matches!(engine.apply(&apply_work(0), &mut Solo), Err(EngineError::Stale { .. })));
     engine.update(&work(&fixture, 0), &mut Solo).unwrap();
     let right = apply_work(0);
     let mut wrong = vec![right.clone(), right.clone(), right.clone(), right.clone()];
@@ -94,15 +94,15 @@ fn inv_2_only_the_gradient_asked_for_is_applied() {
     wrong[2].generation = Generation(2);
     wrong[3].policy = PolicyVersion(2);
     for apply in &wrong {
-        assert!(matches!(engine.apply(apply), Err(EngineError::Stale { .. })));
+        assert!(matches!(engine.apply(apply, &mut Solo), Err(EngineError::Stale { .. })));
         assert_eq!(engine.holding().unwrap(), before);
     }
-    engine.apply(&right).unwrap();
-    assert!(engine.apply(&right).is_err(), "a gradient is applied once");
+    engine.apply(&right, &mut Solo).unwrap();
+    assert!(engine.apply(&right, &mut Solo).is_err(), "a gradient is applied once");
 
     engine.update(&work(&fixture, 1), &mut Solo).unwrap();
     engine.discard();
-    assert!(engine.apply(&apply_work(1)).is_err(), "a void gradient is not applied");
+    assert!(engine.apply(&apply_work(1), &mut Solo).is_err(), "a void gradient is not applied");
 }
 
 /// Broken, one overflow would end in weights that are no numbers.
@@ -117,7 +117,7 @@ fn a_gradient_that_is_not_finite_is_void() {
     }
     let ballot = engine.update(&work, &mut Solo).unwrap();
     assert!(!ballot.finite);
-    assert!(engine.apply(&apply_work(0)).is_err());
+    assert!(engine.apply(&apply_work(0), &mut Solo).is_err());
     assert_eq!(engine.holding().unwrap(), before);
     // The next attempt starts clean.
     assert!(engine.update(&self::work(&fixture, 0), &mut Solo).unwrap().finite);
@@ -144,7 +144,7 @@ fn frozen_towers_and_half_precision_restore_to_the_bit() {
             .filter(|(name, _)| !(freeze_vision && medevo_model::Qwen25Vl::is_vision(name)));
         let trained: usize = trained.map(|(_, tensor)| tensor.numel()).sum();
         assert_eq!(numbers.unwrap(), trained);
-        let held = engine.apply(&apply_work(0)).unwrap();
+        let held = engine.apply(&apply_work(0), &mut Solo).unwrap();
         let mut save = checkpoint(&fixture, 1);
         save.dir = fixture.dir.path().join(format!("{dtype:?}-{freeze_vision}"));
         engine.save(&save).unwrap();

@@ -29,7 +29,7 @@ pub enum Directive {
     Update(UpdateWork),
     /// The ballot was unanimous and is on record: apply the optimizer step.
     Apply(ApplyWork),
-    /// Write a checkpoint's files (rank 0 only).
+    /// Write a checkpoint's files: rank 0, or every rank where the optimizer is sharded.
     Checkpoint(CheckpointWork),
     /// The run is over for this worker: leave.
     Stop {

@@ -45,7 +45,7 @@ pub enum Effect {
     WriteManifest {
         /// What the pointer will say.
         checkpoint: CheckpointRef,
-        /// What rank 0 wrote.
+        /// What the ranks wrote.
         files: Vec<FileEntry>,
     },
     /// Score an evaluation pass.

@@ -36,6 +36,9 @@ pub struct RunSpec {
     pub prompts_per_unit: usize,
     /// A checkpoint every so many steps (and always at a training stage's end); 0: only then.
     pub checkpoint_every: u64,
+    /// Every rank holds a part of the optimizer's state: each writes its own into a checkpoint, and the loss of one
+    /// sends the run back to the last checkpoint.
+    pub sharded: bool,
     /// A step voided this many times fails the run.
     pub max_attempts: u64,
     /// Deadlines.

@@ -7,7 +7,7 @@ pub mod spec;
 pub mod worker;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
 };
 
@@ -40,6 +40,8 @@ pub struct Sim {
     pub effects: VecDeque<Effect>,
     /// Weights that lie in each checkpoint directory.
     pub disk: BTreeMap<PathBuf, Holding>,
+    /// Who has written into which.
+    pub written: BTreeSet<(PathBuf, WorkerId)>,
     pub history: Vec<Envelope>,
     pub lives: u64,
     pub scorings: u64,
@@ -64,6 +66,7 @@ impl Sim {
             records: Vec::new(),
             effects: VecDeque::new(),
             disk: BTreeMap::new(),
+            written: BTreeSet::new(),
             history: Vec::new(),
             lives: 0,
             scorings: 0,

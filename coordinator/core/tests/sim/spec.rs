@@ -31,6 +31,7 @@ pub fn whole() -> RunSpec {
         max_workers: 3,
         prompts_per_unit: 2,
         checkpoint_every: 2,
+        sharded: false,
         max_attempts: 1000,
         deadlines: Deadlines {
             lease_ttl_ms: 1_000,

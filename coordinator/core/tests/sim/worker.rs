@@ -12,6 +12,8 @@ pub struct Worker {
     pub tag: WorkerTag,
     pub alive: bool,
     pub holding: Option<Holding>,
+    /// Who holds the optimizer's state of `holding` together with this one, when it is sharded.
+    pub parts: Vec<WorkerId>,
     pub gradient: Option<Digest>,
     pub generation: Generation,
     pub members: Vec<WorkerTag>,
@@ -25,6 +27,7 @@ impl Worker {
             tag,
             alive: true,
             holding: None,
+            parts: Vec::new(),
             gradient: None,
             generation: Generation(0),
             members: Vec::new(),
@@ -72,6 +75,16 @@ pub fn group(sample: SampleIndex, n: usize, policy: PolicyVersion) -> Group {
 }
 
 impl Sim {
+    /// Whether nobody is gone who holds a part of this worker's optimizer state. The starting model has none.
+    fn whole(&self, name: &WorkerId) -> bool {
+        let own = &self.workers[name];
+        let stepped = own.holding.as_ref().is_some_and(|held| held.policy > PolicyVersion(0));
+        let there = |other: &WorkerId| {
+            self.workers.get(other).is_some_and(|w| w.alive && w.holding == own.holding)
+        };
+        !self.spec.sharded || !stepped || own.parts.iter().all(there)
+    }
+
     /// Carries an order out; its report waits to be sent. Returns false for an order to wait.
     pub fn carry_out(&mut self, name: &WorkerId, order: Order) -> bool {
         let Some((step, attempt, body)) = self.answer(name, order) else { return false };
@@ -116,6 +129,11 @@ impl Sim {
                 worker.members = roster.members.iter().map(|m| m.tag.clone()).collect();
                 assert_eq!(worker.members[roster.rank], worker.tag, "the receiver's own rank");
                 let broken = trouble == Some(Trouble::Collective) || !peers_alive(self);
+                let holding = holding.filter(|_| self.whole(name));
+                let worker = self.workers.get_mut(name).expect("it pulled");
+                if !broken {
+                    worker.holding = holding.clone();
+                }
                 let body = if broken { collective() } else { Report::Formed { holding } };
                 Some((none, first, body))
             }
@@ -133,8 +151,10 @@ impl Sim {
                 let body = match digest {
                     Some(digest) if trouble != Some(Trouble::Collective) => {
                         let holding = Holding { policy: restore.policy, digest };
-                        self.workers.get_mut(name).expect("it pulled").holding =
-                            Some(holding.clone());
+                        let worker = self.workers.get_mut(name).expect("it pulled");
+                        worker.holding = Some(holding.clone());
+                        worker.parts =
+                            worker.members.iter().map(|tag| tag.worker.clone()).collect();
                         Report::Restored { holding }
                     }
                     _ => collective(),
@@ -182,17 +202,21 @@ impl Sim {
                     let digest = stepped(&holding.digest, &gradient);
                     holding = Holding { policy, digest };
                     worker.holding = Some(holding.clone());
+                    worker.parts = worker.members.iter().map(|tag| tag.worker.clone()).collect();
                 }
                 Some((step, attempt, Report::Applied { holding }))
             }
             Order::Checkpoint { step, policy, dir, .. } => {
                 self.checker.holds(name, &holding, policy);
-                if trouble == Some(Trouble::Retryable) || self.disk.contains_key(&dir) {
+                let again = !self.written.insert((dir.clone(), name.clone()));
+                let taken = self.disk.contains_key(&dir) && !self.spec.sharded;
+                if trouble == Some(Trouble::Retryable) || again || taken {
                     return Some((step, first, failed("checkpoint", "directory exists")));
                 }
                 self.disk.insert(dir, holding.expect("checked above"));
                 let digest = Digest("file".into());
-                let files = vec![FileEntry { name: "model.safetensors".into(), bytes: 1, digest }];
+                let files =
+                    vec![FileEntry { name: format!("{name}.safetensors"), bytes: 1, digest }];
                 Some((step, first, Report::CheckpointWritten { files }))
             }
         }

@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 
 use super::ffi::Group;
 use crate::{
-    contract::{Collective, CollectiveError, check_root},
+    contract::{Collective, CollectiveError, check_parts, check_root},
     rendezvous::Rendezvous,
 };
 
@@ -132,6 +132,32 @@ impl Collective for Gloo {
             all = all.contiguous();
             Ok((0..world).map(|rank| all.get(rank).view(shape.as_slice())).collect())
         })
+    }
+
+    fn reduce_scatter_sum(
+        &mut self,
+        output: &mut Tensor,
+        input: &Tensor,
+    ) -> Result<(), CollectiveError> {
+        check_device("reduce_scatter", input)?;
+        check_parts("reduce_scatter", input, output, self.world)?;
+        if output.numel() == 0 {
+            return Ok(());
+        }
+        self.operate("reduce_scatter", |group| group.reduce_scatter_sum(output, input))
+    }
+
+    fn all_gather_into(
+        &mut self,
+        output: &mut Tensor,
+        input: &Tensor,
+    ) -> Result<(), CollectiveError> {
+        check_device("all_gather", input)?;
+        check_parts("all_gather", output, input, self.world)?;
+        if input.numel() == 0 {
+            return Ok(());
+        }
+        self.operate("all_gather", |group| group.all_gather(output, input))
     }
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {

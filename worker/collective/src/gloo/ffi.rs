@@ -96,6 +96,13 @@ unsafe extern "C" {
         write: Write,
         error: *mut c_void,
     ) -> c_int;
+    fn medevo_gloo_reduce_scatter_sum(
+        group: *mut Opaque,
+        output: *mut c_void,
+        input: *mut c_void,
+        write: Write,
+        error: *mut c_void,
+    ) -> c_int;
     fn medevo_gloo_barrier(group: *mut Opaque, write: Write, error: *mut c_void) -> c_int;
 }
 
@@ -190,6 +197,25 @@ impl Group {
         // SAFETY: as in `all_reduce_sum`; Gloo only reads `input`.
         let status = unsafe {
             medevo_gloo_all_gather(
+                self.0.as_ptr(),
+                output.as_ptr().cast_mut().cast(),
+                input.as_ptr().cast_mut().cast(),
+                write_vec,
+                sink(&mut error),
+            )
+        };
+        outcome(status, &error)
+    }
+
+    pub(super) fn reduce_scatter_sum(
+        &mut self,
+        output: &mut Tensor,
+        input: &Tensor,
+    ) -> Result<(), String> {
+        let mut error = Vec::new();
+        // SAFETY: as in `all_gather`.
+        let status = unsafe {
+            medevo_gloo_reduce_scatter_sum(
                 self.0.as_ptr(),
                 output.as_ptr().cast_mut().cast(),
                 input.as_ptr().cast_mut().cast(),

@@ -98,7 +98,7 @@ impl Fixture {
     }
 }
 
-fn write_bmp(path: &Path, width: u32, height: u32, seed: u32) {
+pub fn write_bmp(path: &Path, width: u32, height: u32, seed: u32) {
     let row = (width * 3).div_ceil(4) * 4;
     let size = 54 + row * height;
     let mut bytes = b"BM".to_vec();

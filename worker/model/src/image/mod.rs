@@ -1,13 +1,12 @@
 //! From a picture file to patches, as transformers' `Qwen2VLImageProcessor` (its torchvision backend).
 
 mod processor;
-mod resize;
 mod rgb;
 
 use tch::Tensor;
 
+pub use medevo_picture::smart_resize;
 pub use processor::ImageProcessor;
-pub use resize::smart_resize;
 
 /// One image, ready for the vision tower.
 #[derive(Debug)]

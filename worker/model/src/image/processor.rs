@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use image::DynamicImage;
+use medevo_picture::smart_resize;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::Pixels;
-use super::resize::smart_resize;
 use super::rgb::to_rgb8;
 use crate::json_file;
 
