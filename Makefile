@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers clean
+.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,33 @@ goldens: setup ## remake the golden numbers with transformers and TRL (downloads
 
 peers: build setup-peers ## hold the worker's answers against transformers
 	.peers/bin/python tests/peers/check.py
+
+BENCH = .peers/bin/python ops/bench/run
+ifdef SMOKE
+BENCH += --smoke
+endif
+
+bench: build ## medevo beside TRL and transformers: time, tokens, memory (an hour on 2 cores; SMOKE=1: a minute, tiny)
+	@ops/setup-peers trl
+	cargo build -p medevo-engine --example bench
+	$(BENCH) $(ARGS)
+
+bench-table: ## the last bench's results into docs/measurements.md
+	ops/bench/table.py runs/bench/results.json --into docs/measurements.md
+
+bench-cost: build ## the cost of a step over questions and N, into docs/cost.svg
+	@ops/setup-peers trl
+	cargo build -p medevo-engine --example bench
+	.peers/bin/python ops/bench/cost.py measure --out ops/bench/cost.json
+	.peers/bin/python ops/bench/cost.py draw ops/bench/cost.json docs/cost.svg
+
+bench-profile: build ## where the engine's time goes, by perf
+	@ops/setup-peers trl
+	cargo build -p medevo-engine --example bench
+	.peers/bin/python ops/bench/profile.py $(ARGS)
+
+soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
+	cargo test -p medevo-tests --test soak -- --nocapture
 
 clean: ## what the build and the demo made; .venv stays
 	rm -rf target runs

@@ -1,0 +1,105 @@
+//! 500 steps through the real processes: coordinator and workers must not grow. Host memory that grows until the
+//! run is killed at some hundredth step is what users of other systems report.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    time::{Duration, Instant},
+};
+
+use medevo_tests::{
+    footprint::{Footprint, growth_kib_per_step},
+    history::History,
+    lab::Lab,
+    process::{until, wait, worker_pid},
+};
+
+const STEPS: u64 = 500;
+/// Caches fill and allocators settle in the first steps; all images have been seen several times by then.
+const SETTLED: u64 = 100;
+/// Steps between two checkpoints.
+const CHECKPOINT: u64 = 50;
+/// Bounds on the growth of one process after [`SETTLED`]: a step, and as a share of all it holds.
+const KIB_PER_STEP: f64 = 20.0;
+const SHARE: f64 = 0.05;
+const DEADLINE: Duration = Duration::from_secs(900);
+
+/// Fails when 400 steps of training, with their checkpoints, cost a process memory, handles or threads that it
+/// does not give back.
+#[test]
+fn five_hundred_steps_cost_no_memory() {
+    let lab = Lab::new();
+    let dir = lab.run_dir("soak");
+    let mut command = lab.launch("soak", 2);
+    command.env("OMP_WAIT_POLICY", "passive");
+    for setting in [
+        "stage.warm-start.steps=1",
+        &format!("stage.adapt.steps={}", STEPS - 1),
+        "stage.adapt.questions=2",
+        "stage.adapt.rollout.n=4",
+        "stage.adapt.rollout.max_new_tokens=4",
+        "cluster.prompts_per_unit=1",
+        "engine.threads=1",
+        &format!("checkpoint.every_steps={CHECKPOINT}"),
+    ] {
+        command.args(["--set", setting]);
+    }
+    let mut child = command.spawn().expect("the coordinator starts");
+    lab.until_committed("soak", 1);
+    let mut processes = vec![("coordinator".to_owned(), child.id())];
+    processes.extend(["w0", "w1"].map(|worker| (worker.to_owned(), worker_pid(&dir, worker))));
+
+    let file = std::fs::File::open(dir.join("events.jsonl")).expect("events.jsonl");
+    let (mut events, mut line, mut step) = (BufReader::new(file), String::new(), 0);
+    let mut looks: Vec<Vec<Footprint>> = vec![Vec::new(); processes.len()];
+    let deadline = Instant::now() + DEADLINE;
+    while child.try_wait().expect("a child can be waited for").is_none() && step < STEPS {
+        assert!(Instant::now() < deadline, "step {step} after {DEADLINE:?}");
+        // A line that is still being written is completed by a later read.
+        while events.read_line(&mut line).expect("events.jsonl can be read") > 0
+            && line.ends_with('\n')
+        {
+            step += u64::from(line.contains("\"step_committed\""));
+            line.clear();
+        }
+        for ((_, pid), looks) in processes.iter().zip(&mut looks) {
+            looks.extend(Footprint::of(*pid, step));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let said = wait(child).expect_code(0);
+    History::read(&dir).check(STEPS);
+    until("the workers end", || processes.iter().all(|(_, pid)| Footprint::of(*pid, 0).is_none()));
+
+    let mut grown = Vec::new();
+    for ((name, _), looks) in processes.iter().zip(&looks) {
+        grown.extend(judge(name, looks));
+    }
+    assert!(grown.is_empty(), "{}\n{}", grown.join("\n"), said.said());
+}
+
+/// What has grown in one process; prints its figures.
+fn judge(name: &str, looks: &[Footprint]) -> Vec<String> {
+    let settled: Vec<Footprint> =
+        looks.iter().copied().filter(|look| look.step >= SETTLED && look.step < STEPS).collect();
+    assert!(settled.len() >= 20, "{name}: only {} looks", settled.len());
+    let slope = growth_kib_per_step(&settled);
+    let mean = settled.iter().map(|look| look.resident_kib).sum::<f64>() / settled.len() as f64;
+    let share = slope * (STEPS - SETTLED) as f64 / mean;
+    println!("{name}: {:.1} MiB, {slope:+.2} KiB a step ({:+.2} %)", mean / 1024.0, 100.0 * share);
+    let mut grown = Vec::new();
+    if slope > KIB_PER_STEP || share > SHARE {
+        grown.push(format!("{name}: memory grows by {slope:.1} KiB a step"));
+    }
+    let (early, late) = settled.split_at(settled.len() / 2);
+    let counts: [(&str, fn(&Footprint) -> usize); 2] =
+        [("file handles", |look| look.handles), ("threads", |look| look.threads)];
+    for (what, count) in counts {
+        let most = |part: &[Footprint]| part.iter().map(count).max().unwrap_or(0);
+        let (before, after) = (most(early), most(late));
+        println!("{name}: at most {before} {what}, then {after}");
+        if after > before {
+            grown.push(format!("{name}: at most {before} {what} in the first half, then {after}"));
+        }
+    }
+    grown
+}
