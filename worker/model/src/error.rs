@@ -31,6 +31,14 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The index names weight files that are not there.
+    #[error("{dir} lacks {}, which its model.safetensors.index.json names: copy them there", .files.join(", "))]
+    Incomplete {
+        /// The model directory.
+        dir: PathBuf,
+        /// The files.
+        files: Vec<String>,
+    },
     /// The tensors in the weight files are not those that the configuration asks for.
     #[error("the weights in {dir} do not fit its config.json:{}", list(.missing, .extra, .misshapen, .misplaced))]
     Tensors {

@@ -154,11 +154,14 @@ impl Encoder {
         Ok(ids)
     }
 
-    /// The text of tokens, without special tokens and trimmed.
+    /// The text of tokens, without special tokens and trimmed as Python's `strip` does it.
     #[must_use]
     pub fn decode(&self, ids: &[u32]) -> String {
         // An id that the tokenizer does not know is left out; nothing else can fail.
-        self.tokenizer.decode(ids, true).map(|text| text.trim().to_owned()).unwrap_or_default()
+        let text = self.tokenizer.decode(ids, true).unwrap_or_default();
+        // Python counts four separators among the control characters as space.
+        let space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
+        text.trim_matches(space).to_owned()
     }
 
     /// Tokens that end an answer (`eos_token_id` of generation_config.json), in the file's order.

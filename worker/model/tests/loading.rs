@@ -21,26 +21,17 @@ fn golden(variant: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/model").join(variant)
 }
 
-/// A tiny decoder with an embedding of a size that counts.
-fn wide_config(vocabulary: i64) -> (Value, ModelConfig) {
+/// The configuration of a tiny model with a vocabulary of its own.
+fn tiny(vocabulary: i64) -> Value {
     let text = std::fs::read_to_string(golden("flat").join("config.json")).unwrap();
     let mut json: Value = serde_json::from_str(&text).unwrap();
-    for (key, value) in [
-        ("vocab_size", json!(vocabulary)),
-        ("hidden_size", json!(1280)),
-        ("num_attention_heads", json!(5)),
-        ("intermediate_size", json!(2560)),
-        ("rope_scaling", json!({"type": "mrope", "mrope_section": [32, 48, 48]})),
-    ] {
-        json[key] = value;
-    }
-    json["vision_config"]["out_hidden_size"] = json!(1280);
-    let config = ModelConfig::from_json(&json).unwrap();
-    (json, config)
+    json["vocab_size"] = json!(vocabulary);
+    json
 }
 
 /// Writes a model of `kind` in three files with an index; the bytes of all tensors and of the largest.
-fn write_sharded(dir: &Path, json: &Value, config: &ModelConfig, kind: Kind) -> (usize, usize) {
+fn write_sharded(dir: &Path, json: &Value, kind: Kind) -> (usize, usize) {
+    let config = ModelConfig::from_json(json).unwrap();
     std::fs::write(dir.join("config.json"), json.to_string()).unwrap();
     let mut shards: BTreeMap<String, Vec<(String, Tensor)>> = BTreeMap::new();
     let (mut total, mut largest) = (0, 0);
@@ -99,8 +90,17 @@ fn growth(dir: &Path, kind: &str) -> usize {
 #[test]
 fn loading_needs_the_model_and_a_little_more() {
     let dir = tempfile::tempdir().unwrap();
-    let (json, config) = wide_config(20_480);
-    let (total, largest) = write_sharded(dir.path(), &json, &config, Kind::Float);
+    let mut json = tiny(20_480);
+    for (key, value) in [
+        ("hidden_size", json!(1280)),
+        ("num_attention_heads", json!(5)),
+        ("intermediate_size", json!(2560)),
+        ("rope_scaling", json!({"type": "mrope", "mrope_section": [32, 48, 48]})),
+    ] {
+        json[key] = value;
+    }
+    json["vision_config"]["out_hidden_size"] = json!(1280);
+    let (total, largest) = write_sharded(dir.path(), &json, Kind::Float);
     assert!(total >= 300 * MIB && largest >= 100 * MIB, "{total} {largest}");
     let slack = 24 * MIB;
     for (kind, held) in [("f32", total), ("bf16", total / 2)] {
@@ -143,7 +143,7 @@ fn files_that_the_index_names_and_nobody_copied_are_listed() {
     std::fs::remove_file(dir.path().join(shard(1))).unwrap();
     std::fs::remove_file(dir.path().join(shard(2))).unwrap();
     let message = load(dir.path()).unwrap_err().to_string();
-    for part in [INDEX, &shard(1), &shard(2), "copy it again"] {
+    for part in [INDEX, &shard(1), &shard(2), "copy them there"] {
         assert!(message.contains(part), "{message}");
     }
 }
@@ -217,11 +217,12 @@ fn an_index_that_leads_elsewhere_is_refused() {
 /// What a file holds must not depend on the type it is stored in, nor on where a piece of it ends.
 #[test]
 fn every_stored_type_is_read_whole() {
-    let (json, config) = wide_config(5_000);
+    let json = tiny(20_000);
+    let config = ModelConfig::from_json(&json).unwrap();
     let source = tempfile::tempdir().unwrap();
     let name = "model.language_model.embed_tokens.weight";
     for kind in [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double] {
-        write_sharded(source.path(), &json, &config, kind);
+        write_sharded(source.path(), &json, kind);
         let shape = [config.text.vocab_size, config.text.hidden_size];
         // Whole numbers below 256 are exact in every type, and none repeats with a power of two.
         let values = Tensor::arange(shape[0] * shape[1], (Kind::Int64, Device::Cpu))

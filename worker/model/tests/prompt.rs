@@ -43,6 +43,11 @@ fn an_answer_ends_its_turn_and_decodes_to_itself() {
         assert_eq!(ids.last(), Some(&2));
         assert_eq!(encoder.decode(&ids), text);
     }
+    // Space to Python, and so to transformers' users: four control characters, too.
+    for space in [" ", "\n", "\t", "\u{1c}", "\u{1e}", "\u{1f}", "\u{a0}"] {
+        let ids = encoder.answer(&format!("{space}liver{space}")).unwrap();
+        assert_eq!(encoder.decode(&ids), "liver", "{space:?}");
+    }
     assert_eq!(encoder.stop_ids(), [2]);
     assert_eq!(encoder.banned_ids(), [0, 1, 3, 4, 5, 6]);
     assert_eq!(encoder.decode(&[9_999_999, 2]), "");

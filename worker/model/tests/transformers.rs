@@ -17,17 +17,30 @@ fn golden(variant: &str) -> PathBuf {
     root().join("tests/golden/model").join(variant)
 }
 
-/// Fresh weights, wide enough that each of them moves the logits, for the files of `source` with the
-/// embeddings tied or not.
-fn drawn(source: &Path, tied: bool, scratch: &Path) -> Qwen25Vl {
-    std::fs::create_dir(scratch).unwrap();
-    for entry in std::fs::read_dir(source).unwrap() {
+/// Makes `to` with all files of `from` that are not weights.
+fn copy_without_weights(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap();
         if !name.to_str().unwrap().contains("safetensors") {
-            std::fs::copy(&path, scratch.join(name)).unwrap();
+            std::fs::copy(&path, to.join(name)).unwrap();
         }
     }
+}
+
+/// A directory with flat names, in one file and under the names of the reference's modules.
+fn renamed(source: &Path, scratch: &Path) -> Qwen25Vl {
+    copy_without_weights(source, scratch);
+    let model = Qwen25Vl::load(source, Kind::Float, Device::Cpu).unwrap();
+    Tensor::write_safetensors(model.parameters(), scratch.join("model.safetensors")).unwrap();
+    Qwen25Vl::load(scratch, Kind::Float, Device::Cpu).unwrap()
+}
+
+/// Fresh weights, wide enough that each of them moves the logits, for the files of `source` with the
+/// embeddings tied or not.
+fn drawn(source: &Path, tied: bool, scratch: &Path) -> Qwen25Vl {
+    copy_without_weights(source, scratch);
     let path = scratch.join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config["tie_word_embeddings"] = tied.into();
@@ -126,6 +139,7 @@ fn transformers_opens_what_we_save_and_we_open_what_it_saves() {
     ] {
         save(name, drawn(&source, tied, &scratch.path().join(format!("{name}-source"))));
     }
+    save("qwen2_vl-nested", renamed(&golden("qwen2_vl"), &scratch.path().join("renamed")));
     for dir in &saved {
         write_prompt(dir);
     }

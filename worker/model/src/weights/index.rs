@@ -41,12 +41,12 @@ impl Index {
             file_of.insert(tensor.clone(), file.to_owned());
         }
         let index = Self { file_of };
-        let absent: Vec<&str> =
-            index.files().into_iter().filter(|file| !dir.join(file).exists()).collect();
-        if absent.is_empty() {
+        let absent = index.files().into_iter().filter(|file| !dir.join(file).exists());
+        let files: Vec<String> = absent.map(str::to_owned).collect();
+        if files.is_empty() {
             return Ok(Some(index));
         }
-        Err(bad(format!("it names files that are not there: {}", absent.join(", "))))
+        Err(LoadError::Incomplete { dir: dir.to_path_buf(), files })
     }
 
     /// The weight files, each once, sorted.
