@@ -59,7 +59,8 @@ pub struct RunSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// A Hugging Face directory (config.json, tokenizer.json, safetensors, ...).
+    /// A Hugging Face directory (config.json, tokenizer.json, safetensors, ...); or that of an adapter in PEFT's
+    /// layout, which names its base, to measure it or, with `[lora]`, to train it further.
     pub path: PathBuf,
     /// Number type of the weights.
     #[serde(default = "f32_weights")]

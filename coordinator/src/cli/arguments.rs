@@ -151,7 +151,7 @@ pub struct Plan {
 /// Measure a model on a data set with answers.
 #[derive(Debug, Args)]
 pub struct Evaluate {
-    /// Hugging Face directory, a checkpoint for example.
+    /// Hugging Face directory, or that of an adapter; a checkpoint for example.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// SLAKE directory or JSONL file.

@@ -38,7 +38,7 @@ pub struct Welcome {
 /// How a worker sets its engine up, before any weights are asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineSetup {
-    /// Hugging Face directory of the starting weights, tokenizer and processor.
+    /// Hugging Face directory of the starting weights, tokenizer and processor, or that of an adapter beside them.
     pub model: PathBuf,
     /// Number type of the weights.
     pub dtype: Dtype,

@@ -65,9 +65,8 @@ impl Adapter {
         }
         let found = Tensor::read_safetensors(&path)
             .map_err(|e| LoadError::Weights { path, reason: e.to_string() })?;
+        let (all, rank) = (linear_layers(config), peft.rank as i64);
         let fits = |layer: &str, half: &str, shape: &[i64]| {
-            let all = linear_layers(config);
-            let rank = peft.rank as i64;
             all.iter().any(|one| {
                 let wanted = if half == A { [rank, one.inner] } else { [one.out, rank] };
                 one.name == layer && shape == wanted
@@ -94,8 +93,13 @@ impl Adapter {
         if !misfits.is_empty() {
             return Err(LoadError::Adapter { dir: dir.to_path_buf(), misfits });
         }
-        let targets = peft.targets.unwrap_or_else(|| halves.into_keys().collect());
-        let settings = LoraSettings { rank: peft.rank, alpha: peft.alpha, targets };
+        let layers: Vec<String> = halves.into_keys().collect();
+        let settings = |targets| LoraSettings { rank: peft.rank, alpha: peft.alpha, targets };
+        // What PEFT excluded in other ways than ours has to stay out when this is written again.
+        let listed = peft.targets.map(settings).filter(|settings| {
+            Self::targets(config, settings, peft.freeze_vision).as_ref() == Ok(&layers)
+        });
+        let settings = listed.unwrap_or_else(|| settings(layers));
         Ok(Self::new(settings, peft.freeze_vision, parameters))
     }
 
