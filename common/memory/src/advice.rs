@@ -19,37 +19,41 @@ pub struct Advice {
     pub enough: bool,
 }
 
-/// Changes that each save something, and the first of them that together make the job fit into `memory` bytes; none
-/// where all together do not.
+/// Changes that each save something, and as few of them as make the job fit into `memory` bytes together; none where
+/// all together do not.
 #[must_use]
 pub fn advice(shape: &Shape, job: &Job, memory: u64) -> (Vec<Advice>, Option<Vec<String>>) {
     let peak = Estimate::new(shape, job).peak();
     let mut all = Vec::new();
-    let (mut together, mut changes, mut fits) = (job.clone(), Vec::new(), false);
     for change in CHANGES {
-        let mut alone = job.clone();
-        if let Some(sentence) = change(shape, &mut alone, memory) {
-            let needs = Estimate::new(shape, &alone).peak();
-            if needs < peak {
-                let (saves, enough) = (peak - needs, needs <= memory);
-                all.push(Advice { change: sentence, saves, enough });
-            }
-        }
-        if fits {
-            continue;
-        }
-        let before = Estimate::new(shape, &together).peak();
-        let mut next = together.clone();
-        if let Some(sentence) = change(shape, &mut next, memory) {
-            let needs = Estimate::new(shape, &next).peak();
-            if needs < before {
-                changes.push(sentence);
-                together = next;
-                fits = needs <= memory;
-            }
+        let (needs, sentences) = with(shape, job, memory, &[change]);
+        for change in sentences.into_iter().filter(|_| needs < peak) {
+            all.push(Advice { change, saves: peak - needs, enough: needs <= memory });
         }
     }
-    (all, fits.then_some(changes))
+    (all, enough(shape, job, memory))
+}
+
+/// What costs least first, until it is enough; then what has become needless goes, what costs most first.
+fn enough(shape: &Shape, job: &Job, memory: u64) -> Option<Vec<String>> {
+    let fits = |changes: &[Change]| with(shape, job, memory, changes).0 <= memory;
+    let count = (0..=CHANGES.len()).find(|count| fits(&CHANGES[..*count]))?;
+    let mut changes = CHANGES[..count].to_vec();
+    for at in (0..count).rev() {
+        let mut fewer = changes.clone();
+        fewer.remove(at);
+        if fits(&fewer) {
+            changes = fewer;
+        }
+    }
+    Some(with(shape, job, memory, &changes).1)
+}
+
+/// The peak after some changes, and what they are.
+fn with(shape: &Shape, job: &Job, memory: u64, changes: &[Change]) -> (u64, Vec<String>) {
+    let mut job = job.clone();
+    let sentences = changes.iter().filter_map(|change| change(shape, &mut job, memory)).collect();
+    (Estimate::new(shape, &job).peak(), sentences)
 }
 
 /// Makes a change to a job and says it; None where there is nothing to change.
