@@ -24,7 +24,7 @@ impl Engine {
             .zip(prompts)
             .map(|(row, prompt)| {
                 let grids = prompt.images.iter().map(|image| image.grid.iter().product::<i64>());
-                let patches = if self.setup.freeze_vision { 0 } else { grids.sum() };
+                let patches = if trains_vision { grids.sum() } else { 0 };
                 row.len() + in_tokens(patches, config)
             })
             .collect();

@@ -6,7 +6,7 @@
 //! images' features through the vision tower.
 
 use medevo_model::Qwen25Vl;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     error::EngineError,
@@ -15,8 +15,11 @@ use crate::{
     sampling::Vocabulary,
 };
 
-/// Logits that may exist at a time: 2^24 f32 numbers are 64 MiB.
+/// Logits of a chunk: 64 MiB in f32. About six tensors of this size exist at a time.
 const LOGITS_PER_CHUNK: i64 = 1 << 24;
+/// The same on the CPU, 24 MiB. Tensors above 32 MiB go back to the kernel whenever they are freed, and each of
+/// their pages faults again in the next one.
+const LOGITS_PER_CHUNK_CPU: i64 = 6 << 20;
 
 /// A chunk of places: those answer tokens whose hidden states lie in it.
 pub(crate) struct Chunk {
@@ -56,7 +59,8 @@ pub(crate) fn for_each_chunk(
 ) {
     let (places, device) = (hidden.size()[0], hidden.device());
     let size = model.config.text.vocab_size;
-    let per_chunk = (LOGITS_PER_CHUNK / size.max(1)).max(1);
+    let logits = if device == Device::Cpu { LOGITS_PER_CHUNK_CPU } else { LOGITS_PER_CHUNK };
+    let per_chunk = (logits / size.max(1)).max(1);
     let mut from = 0;
     while from < places {
         let to = (from + per_chunk).min(places);

@@ -54,7 +54,7 @@ fn what_is_reported_is_what_training_computes() {
                 for (ours, theirs) in
                     candidate.logprobs.iter().zip(Vec::<f32>::try_from(logp).unwrap())
                 {
-                    assert!((ours - theirs).abs() < 1e-4, "{ours} against {theirs}");
+                    assert!((ours - theirs).abs() < 5e-4, "{ours} against {theirs}");
                 }
                 let text = candidate.ids.len() as i64 - i64::from(candidate.finished);
                 let hidden = tch::no_grad(|| plain.hidden(prompt, &candidate.ids));
@@ -65,7 +65,7 @@ fn what_is_reported_is_what_training_computes() {
                 .mean_dim(0, false, tch::Kind::Float);
                 let unit = &mean / mean.norm();
                 let feature = tch::Tensor::from_slice(candidate.feature.as_ref().unwrap());
-                assert!((unit - feature).abs().max().double_value(&[]) < 1e-4);
+                assert!((unit - feature).abs().max().double_value(&[]) < 5e-4);
                 answers.push(TrainAnswer {
                     ids: candidate.ids.clone(),
                     count: 1,

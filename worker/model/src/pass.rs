@@ -53,7 +53,6 @@ impl<'a> Pass<'a> {
     }
 
     /// The tower's output: a leaf that collects the gradient of what is computed from it.
-    #[must_use]
     pub fn output(&self) -> &Tensor {
         &self.output
     }

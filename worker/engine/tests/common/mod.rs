@@ -23,12 +23,31 @@ pub struct Fixture {
 impl Fixture {
     /// `model` and `reference` with different weights, and three images of two sizes.
     pub fn new() -> Self {
+        Self::from(&demo_shape())
+    }
+
+    /// Like [`Self::new`], with other numbers of decoder layers and of tokens in the vocabulary.
+    pub fn of_shape(layers: usize, vocabulary: usize) -> Self {
+        let shape = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(demo_shape()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), shape.path().join(file.file_name())).unwrap();
+        }
+        let path = shape.path().join("config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["text_config"]["num_hidden_layers"] = layers.into();
+        config["text_config"]["vocab_size"] = vocabulary.into();
+        std::fs::write(&path, config.to_string()).unwrap();
+        Self::from(shape.path())
+    }
+
+    fn from(source: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ops/demo/tiny-qwen2.5-vl");
         for (name, seed) in [("model", 1), ("reference", 2)] {
             let to = dir.path().join(name);
             std::fs::create_dir(&to).unwrap();
-            let config = ModelConfig::load(&source).unwrap();
+            let config = ModelConfig::load(source).unwrap();
             let model = Qwen25Vl::random(config, seed, Device::Cpu);
             // Weights of the usual small scale say nearly the same everywhere; these have opinions.
             tch::no_grad(|| {
@@ -96,6 +115,10 @@ impl Fixture {
             self.prompt("e", &[0], "what kind of lesion is present in the image ?"),
         ]
     }
+}
+
+fn demo_shape() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ops/demo/tiny-qwen2.5-vl")
 }
 
 pub fn write_bmp(path: &Path, width: u32, height: u32, seed: u32) {

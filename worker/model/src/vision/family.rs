@@ -70,4 +70,12 @@ impl Mlp {
             }
         }
     }
+
+    /// Its linear layers.
+    pub(super) fn linears(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Self::SwiGlu(mlp) => mlp.linears().into(),
+            Self::QuickGelu { fc1, fc2 } => vec![fc1, fc2],
+        }
+    }
 }
