@@ -35,6 +35,7 @@ docs: build ## docs/config.md from the code
 goldens: .peers/bin/python ## remake the golden numbers with transformers and TRL (downloads them into .peers)
 	.peers/bin/python tests/golden/make_model_goldens.py
 	.peers/bin/python tests/golden/make_loss_goldens.py
+	.peers/bin/python tests/golden/make_sampling_goldens.py
 
 peers: build .peers/bin/python ## hold the worker and its checkpoints against transformers (downloads it into .peers)
 	.peers/bin/python tests/peers/model_round_trip.py
