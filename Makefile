@@ -36,6 +36,7 @@ goldens: setup ## remake the golden numbers with transformers and TRL (downloads
 	.peers/bin/python tests/golden/make_published_goldens.py
 	.peers/bin/python tests/golden/make_lora_goldens.py
 	.peers/bin/python tests/golden/make_loss_goldens.py
+	.peers/bin/python tests/golden/make_sampling_goldens.py
 
 peers: build setup-peers ## hold the worker's answers against transformers
 	.peers/bin/python tests/peers/check.py

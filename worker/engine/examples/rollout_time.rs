@@ -1,8 +1,9 @@
-//! Seconds of a rollout of one candidate group a question, and the share of useful rows.
+//! Seconds of a rollout of one candidate group a question.
 //!
 //! `cargo run --release -p medevo-engine --example rollout_time -- MODEL_DIR N ANSWER_TOKENS QUESTIONS IMAGE...`
 //! MODEL_DIR is a Hugging Face directory with weights. Question i is asked about image i, counted around;
-//! without images the questions are text alone. THREADS and RUNS in the environment say how (1 and 3).
+//! without images the questions are text alone. THREADS, TOKENS (the budget of a batch)
+//! and RUNS in the environment say how (1, 16384 and 3); one run more warms up and is not counted.
 
 use std::{path::PathBuf, time::Instant};
 
@@ -50,7 +51,7 @@ fn main() -> anyhow::Result<()> {
         })
         .collect();
     let mut times = Vec::new();
-    for run in 0..=from_environment("RUNS", 3) {
+    for run in 0..=from_environment("RUNS", 3).max(1) {
         // A fresh version each time: its vision features are not known yet.
         let policy = PolicyVersion(run as u64);
         engine.restore(&source, policy, &mut Solo)?;

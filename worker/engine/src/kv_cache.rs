@@ -210,7 +210,7 @@ impl Attend for KvCache {
         let mut prefix_scores =
             to_places(&q, dim).matmul(&prefix_k.transpose(2, 3)).to_kind(Kind::Float);
         if let Some(bias) = &self.prefix_bias {
-            prefix_scores = prefix_scores + bias;
+            prefix_scores += bias;
         }
         let scores = [to_rows(&prefix_scores, length), own_scores.to_kind(Kind::Float)];
         let weights = Tensor::cat(&scores, -1).softmax(-1, Kind::Float).to_kind(v.kind());

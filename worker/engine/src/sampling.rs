@@ -120,7 +120,7 @@ pub fn draw(logp: &Tensor, uniforms: &Tensor, sampling: &Sampling) -> Tensor {
         let best = logp.argmax(-1, true);
         return best.expand([logp.size()[0], uniforms.size()[1]], false).contiguous();
     }
-    let probability = truncate(logp.to_kind(Kind::Double).exp(), sampling);
+    let probability = truncate(logp, sampling);
     let cumulative = probability.cumsum(-1, Kind::Double);
     let total = cumulative.narrow(-1, -1, 1);
     let goal = (uniforms * total).contiguous();
@@ -128,9 +128,12 @@ pub fn draw(logp: &Tensor, uniforms: &Tensor, sampling: &Sampling) -> Tensor {
     ids.clamp_max(logp.size()[1] - 1)
 }
 
-/// Zeroes what top-k and then top-p cut off, in transformers' order and meaning: top-p works on what
-/// top-k has left, renormalised. probability `[rows, vocabulary]` f64, not normalised afterwards.
-fn truncate(probability: Tensor, sampling: &Sampling) -> Tensor {
+/// The distribution that is drawn from: what top-k and then top-p leave, in transformers' order and meaning.
+/// Top-p works on what top-k has left, renormalised. logp `[rows, vocabulary]` -> probabilities of the same
+/// shape, f64, zero where cut off and not renormalised. Of equal ones at top-k's edge the lowest ids stay, so
+/// that there are k; transformers would keep all of them.
+pub fn truncate(logp: &Tensor, sampling: &Sampling) -> Tensor {
+    let probability = logp.to_kind(Kind::Double).exp();
     let size = probability.size()[1];
     let top_k = i64::try_from(sampling.top_k).unwrap_or(i64::MAX);
     let cut_k = top_k > 0 && top_k < size;

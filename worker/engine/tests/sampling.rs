@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test may stop at the first surprise
 
-use medevo_engine::sampling::{Stream, Vocabulary, draw, entropy};
+use medevo_engine::sampling::{Stream, Vocabulary, draw, entropy, truncate};
 use medevo_types::{messages::Purpose, settings::Sampling};
 use proptest::prelude::*;
+use serde_json::Value;
 use tch::{Device, Tensor};
 
 fn row(logits: &[f32]) -> Tensor {
@@ -110,4 +111,30 @@ fn entropy_ignores_banned_tokens() {
     let vocabulary = Vocabulary::without(&[1], 3, Device::Cpu);
     let logp = vocabulary.log_probabilities(&row(&[0.0, 5.0, 0.0]), 1.0);
     assert!((entropy(&logp).double_value(&[0]) - 2f64.ln()).abs() < 1e-6);
+}
+
+/// Candidates from another set of tokens, or in other proportions, than the reference's would be drawn from.
+#[test]
+fn truncation_is_the_references() {
+    let path = format!("{}/tests/golden/sampling.json", env!("CARGO_MANIFEST_DIR"));
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let logits: Vec<Vec<f32>> = serde_json::from_value(golden["logits"].clone()).unwrap();
+    for case in golden["cases"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_f64().unwrap();
+        let (temperature, top_p) = (number("temperature"), number("top_p"));
+        let top_k = number("top_k") as usize;
+        let sampling = Sampling { temperature, top_p, top_k, ..Sampling::default() };
+        for (logits, wanted) in logits.iter().zip(case["rows"].as_array().unwrap()) {
+            let logp = Vocabulary::full().log_probabilities(&row(logits), temperature);
+            let left = truncate(&logp, &sampling);
+            let left = &left / left.sum(tch::Kind::Double);
+            let left = Vec::<f64>::try_from(left.view(-1)).unwrap();
+            let ids: Vec<usize> = (0..left.len()).filter(|id| left[*id] > 0.0).collect();
+            let theirs: Vec<usize> = serde_json::from_value(wanted["ids"].clone()).unwrap();
+            assert_eq!(ids, theirs, "T {temperature}, top-p {top_p}, top-k {top_k}");
+            for (id, wanted) in ids.iter().zip(wanted["probabilities"].as_array().unwrap()) {
+                assert!((left[*id] - wanted.as_f64().unwrap()).abs() < 2e-7);
+            }
+        }
+    }
 }
