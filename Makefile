@@ -59,7 +59,7 @@ bench-cost: build .peers/bin/python ## the cost of a step over questions and N, 
 
 bench-profile: build .peers/bin/python ## where the engine's time goes, by perf
 	cargo build -p medevo-engine --example bench
-	.peers/bin/python ops/bench/profile.py $(ARGS)
+	.peers/bin/python ops/bench/phases.py $(ARGS)
 
 soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
 	cargo test -p medevo-tests --test soak -- --nocapture
