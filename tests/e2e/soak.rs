@@ -85,6 +85,8 @@ fn five_hundred_steps_cost_no_memory() {
     assert!(grown.is_empty(), "{}\n{}", grown.join("\n"), said.said());
 }
 
+type Count = fn(&Footprint) -> usize;
+
 /// What has grown in one process; prints its figures.
 fn judge(name: &str, looks: &[Footprint]) -> Vec<String> {
     let settled: Vec<Footprint> =
@@ -108,7 +110,7 @@ fn judge(name: &str, looks: &[Footprint]) -> Vec<String> {
     }
     // What is open for a moment is no growth: the least that is held late, against the most held before.
     let (early, late) = settled.split_at(settled.len() / 2);
-    let counts: [(&str, fn(&Footprint) -> usize); 2] =
+    let counts: [(&str, Count); 2] =
         [("file handles", |look| look.handles), ("threads", |look| look.threads)];
     for (what, count) in counts {
         let before = early.iter().map(count).max().unwrap_or(0);

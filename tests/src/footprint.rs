@@ -88,7 +88,7 @@ mod tests {
     fn a_leak_is_measured_and_noise_is_not() {
         let look =
             |step: u64, resident_kib: f64| Footprint { step, resident_kib, handles: 0, threads: 0 };
-        let noise = |step: u64| if step % 2 == 0 { 300.0 } else { -300.0 };
+        let noise = |step: u64| if step.is_multiple_of(2) { 300.0 } else { -300.0 };
         let leak: Vec<_> =
             (0..400).map(|step| look(step, 1e5 + 25.0 * step as f64 + noise(step))).collect();
         let flat: Vec<_> = (0..400).map(|step| look(step, 1e5 + noise(step))).collect();
