@@ -7,7 +7,7 @@ help: ## what there is
 setup: ## libtorch and protoc into .venv (idempotent)
 	@ops/setup
 
-setup-peers: setup ## transformers and peft into .peers, with .venv's torch (idempotent)
+setup-peers: setup ## transformers, peft and trl into .peers, with .venv's torch (idempotent)
 	@ops/setup-peers
 
 build: setup ## the two binaries, into target/debug
@@ -19,7 +19,7 @@ demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 m
 demo-full: build ## the demo with three seeds and the TTRL baseline
 	@ops/demo/run 0 1 2 --ttrl
 
-test: build setup-peers ## every test, with real processes, and transformers on what we save
+test: build setup-peers ## every test, with real processes, and transformers, PEFT and TRL beside them
 	cargo test --workspace --no-fail-fast
 
 lint: setup ## formatting, clippy with warnings denied, licences
@@ -30,8 +30,7 @@ lint: setup ## formatting, clippy with warnings denied, licences
 docs: build ## docs/config.md from the code
 	target/debug/medevo-coord docs config > docs/config.md
 
-goldens: setup ## remake the golden numbers with transformers and TRL (downloads them into .peers)
-	@ops/setup-peers trl
+goldens: setup-peers ## remake the golden numbers with transformers and TRL (downloads them into .peers)
 	.peers/bin/python tests/golden/make_model_goldens.py
 	.peers/bin/python tests/golden/make_published_goldens.py
 	.peers/bin/python tests/golden/make_lora_goldens.py
@@ -46,24 +45,21 @@ ifdef SMOKE
 BENCH += --smoke
 endif
 
-bench: build ## medevo beside TRL and transformers: time, tokens, memory (an hour on 2 cores; SMOKE=1: a minute, tiny)
-	@ops/setup-peers trl
+bench: build setup-peers ## medevo beside TRL and transformers: time, tokens, memory (an hour on 2 cores; SMOKE=1: a minute, tiny)
 	cargo build -p medevo-engine --example bench
 	$(BENCH) $(ARGS)
 
 bench-table: ## the last bench's results into docs/measurements.md
 	ops/bench/table.py runs/bench/results.json --into docs/measurements.md
 
-bench-cost: build ## the cost of a step over questions and N, into docs/cost.svg
-	@ops/setup-peers trl
+bench-cost: build setup-peers ## the cost of a step over questions and N, into docs/cost.svg
 	cargo build -p medevo-engine --example bench
 	.peers/bin/python ops/bench/cost.py measure --out ops/bench/cost.json
 	.peers/bin/python ops/bench/cost.py draw ops/bench/cost.json docs/cost.svg
 
-bench-profile: build ## where the engine's time goes, by perf
-	@ops/setup-peers trl
+bench-profile: build setup-peers ## where the engine's time goes, by perf
 	cargo build -p medevo-engine --example bench
-	.peers/bin/python ops/bench/profile.py $(ARGS)
+	.peers/bin/python ops/bench/phases.py $(ARGS)
 
 soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
 	cargo test -p medevo-tests --test soak -- --nocapture

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 PEERS = {"step": "TRL", "rollout": "transformers"}
-HEAD = ["case", "side", "rollout s", "update s", "step s", "tokens/s", "peak MiB", "over loaded MiB"]
+HEAD = ["case", "side", "rollout s", "update s", "step s", "step CPU s", "tokens/s", "peak MiB", "over loaded MiB"]
 
 
 def row(name: str, side: str, figures: dict) -> list[str]:
@@ -18,6 +18,7 @@ def row(name: str, side: str, figures: dict) -> list[str]:
     rate = (figures["prompt_tokens"] + figures["answer_tokens"]) / figures["step_s"]
     update = f"{figures['update_s']:.2f}" if figures["update_s"] > 0.005 else "–"
     seconds = [f"{figures['rollout_s']:.2f}", update, f"{figures['step_s']:.2f}"]
+    seconds.append(f"{figures['step_cpu_s']:.1f}")
     return [name, side, *seconds, f"{rate:.0f}", f"{figures['peak_mib']:.0f}", f"{figures['grown_mib']:.0f}"]
 
 
@@ -25,7 +26,7 @@ def ratios(ours: dict, theirs: dict) -> list[str]:
     def times(key: str) -> str:
         return f"{theirs[key] / ours[key]:.1f}×" if ours[key] > 0.005 else "–"
 
-    speeds = [times("rollout_s"), times("update_s"), f"**{times('step_s')}**", times("step_s")]
+    speeds = [times("rollout_s"), times("update_s"), f"**{times('step_s')}**", times("step_cpu_s"), times("step_s")]
     memory = [f"{ours[key] / theirs[key]:.2f}×" for key in ("peak_mib", "grown_mib")]
     return ["", "ratio", *speeds, *memory]
 
@@ -60,15 +61,20 @@ def legend(results: dict) -> list[str]:
     lines = []
     for result in results["cases"]:
         case = result["case"]
-        cpu = ""
-        if len(result["sides"]) == 2:
-            ours, theirs = (result["sides"][name]["step_cpu_s"] for name in ("medevo", "peer"))
-            cpu = f"; by processor time the ratio is {theirs / max(ours, 0.01):.1f}×"
         lines.append(
             f"- `{case['name']}`: {case['says']}; {case['questions']} questions a {case['order']}, "
-            f"N = {case['n']}, {result['threads']} threads, median of {case['repeats']} after one that warms up{cpu}."
+            f"N = {case['n']}, {result['threads']} threads, median of {case['repeats']} after one that warms up."
         )
     return lines
+
+
+def replace_between(mark: str, text: str, page: Path) -> None:
+    """Puts `text` between `<!-- mark -->` and `<!-- /mark -->` of a page."""
+    old = page.read_text()
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    if len(pattern.findall(old)) != 1:
+        raise SystemExit(f"{page} has no one place between <!-- {mark} --> and <!-- /{mark} -->")
+    page.write_text(pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", old))
 
 
 def main() -> None:
@@ -80,11 +86,7 @@ def main() -> None:
     if arguments.into is None:
         print(text)
         return
-    page = arguments.into.read_text()
-    pattern = re.compile(r"(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
-    if len(pattern.findall(page)) != 1:
-        parser.error(f"{arguments.into} has no one place between <!-- bench --> and <!-- /bench -->")
-    arguments.into.write_text(pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page))
+    replace_between("bench", text, arguments.into)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,23 @@ impl Footprint {
     }
 }
 
+/// The lowest look of each `block` steps: what an update holds for a moment is no growth.
+#[must_use]
+pub fn floor(looks: &[Footprint], block: u64) -> Vec<Footprint> {
+    let mut floor: Vec<Footprint> = Vec::new();
+    for look in looks {
+        match floor.last_mut() {
+            Some(low) if low.step / block == look.step / block => {
+                if look.resident_kib < low.resident_kib {
+                    *low = *look;
+                }
+            }
+            _ => floor.push(*look),
+        }
+    }
+    floor
+}
+
 /// How much resident memory grows, KiB a step: the slope of the least-squares line through the looks.
 ///
 /// # Panics
@@ -53,12 +70,25 @@ pub fn growth_kib_per_step(looks: &[Footprint]) -> f64 {
 mod tests {
     use super::*;
 
+    /// Fails when an update's passing memory counts as growth, or growth is lost with it.
+    #[test]
+    fn the_floor_keeps_growth_and_drops_spikes() {
+        let spike = |step: u64| if step.is_multiple_of(3) { 12_000.0 } else { 0.0 };
+        let resident = |step: u64| 1e5 + 25.0 * step as f64 + spike(step);
+        let looks: Vec<_> = (0..400)
+            .map(|step| Footprint { step, resident_kib: resident(step), handles: 0, threads: 0 })
+            .collect();
+        let floor = floor(&looks, 20);
+        assert_eq!(floor.len(), 20);
+        assert!((growth_kib_per_step(&floor) - 25.0).abs() < 0.5);
+    }
+
     /// Fails when the slope is not that of a line, whatever lies around it.
     #[test]
     fn a_leak_is_measured_and_noise_is_not() {
         let look =
             |step: u64, resident_kib: f64| Footprint { step, resident_kib, handles: 0, threads: 0 };
-        let noise = |step: u64| if step % 2 == 0 { 300.0 } else { -300.0 };
+        let noise = |step: u64| if step.is_multiple_of(2) { 300.0 } else { -300.0 };
         let leak: Vec<_> =
             (0..400).map(|step| look(step, 1e5 + 25.0 * step as f64 + noise(step))).collect();
         let flat: Vec<_> = (0..400).map(|step| look(step, 1e5 + noise(step))).collect();

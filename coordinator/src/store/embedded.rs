@@ -9,6 +9,10 @@ use super::{Guard, Put, Store, StoreError};
 /// The one table.
 const RUN: TableDefinition<&str, &[u8]> = TableDefinition::new("run");
 
+/// Memory that redb may keep of the file, bytes. Records are appended and read again only at a start, so a
+/// cache buys nothing; redb's own choice, 1 GiB, would let the coordinator grow with every step of a run.
+const CACHE: usize = 1 << 20;
+
 /// `store.redb` in a run directory.
 #[derive(Debug)]
 pub struct Embedded {
@@ -22,8 +26,10 @@ impl Embedded {
     /// [`StoreError::Busy`] when another process has it open, [`StoreError::Backend`] when the file cannot
     /// be opened or is no store.
     pub fn open(run_dir: &Path) -> Result<Self, StoreError> {
-        let database =
-            Database::create(run_dir.join("store.redb")).map_err(|error| match error {
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create(run_dir.join("store.redb"))
+            .map_err(|error| match error {
                 DatabaseError::DatabaseAlreadyOpen => {
                     StoreError::Busy { run_dir: run_dir.to_owned() }
                 }

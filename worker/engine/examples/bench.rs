@@ -148,11 +148,7 @@ fn draw(
         policy: PolicyVersion(version),
         step: Step(version + 1),
         purpose: Purpose::Train,
-        sampling: Sampling {
-            n: spec.n,
-            max_new_tokens: spec.answer_tokens,
-            ..Sampling::default()
-        },
+        sampling: Sampling { n: spec.n, max_new_tokens: spec.answer_tokens, ..Sampling::default() },
         features: false,
         prompts: prompts.to_vec(),
     };
@@ -161,7 +157,8 @@ fn draw(
 
 /// Prompt tokens (once for each candidate, as TRL counts) and answer tokens.
 fn tokens(groups: &[Group]) -> (usize, usize) {
-    let prompt = groups.iter().map(|group| group.prompt_tokens as usize * group.candidates.len()).sum();
+    let prompt =
+        groups.iter().map(|group| group.prompt_tokens as usize * group.candidates.len()).sum();
     let answers = groups.iter().flat_map(|group| &group.candidates);
     (prompt, answers.map(|candidate| candidate.ids.len()).sum())
 }

@@ -18,7 +18,8 @@ impl Engine {
         rows: &[Row],
         prompts: &[&Prepared],
     ) -> Result<Vec<Range<usize>>, EngineError> {
-        let config = &self.state()?.model.config;
+        let state = self.state()?;
+        let (config, trains_vision) = (&state.model.config, state.trains_vision());
         let costs: Vec<usize> = rows
             .iter()
             .zip(prompts)
