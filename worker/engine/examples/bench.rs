@@ -178,6 +178,7 @@ fn learn(
         attempt: Attempt(1),
         policy: PolicyVersion(*version),
         batch: Batch::Grpo {
+            rollout_policy: PolicyVersion(*version),
             objective: Objective { beta: 0.0, ..Objective::default() },
             temperature: 1.0,
             max_new_tokens: spec.answer_tokens,
@@ -187,7 +188,7 @@ fn learn(
     };
     let ballot = engine.update(&work, &mut Solo)?;
     ensure!(ballot.finite, "the gradient is not finite");
-    engine.apply(&ApplyWork {
+    let apply = ApplyWork {
         generation: work.generation,
         step: work.step,
         attempt: work.attempt,
@@ -195,7 +196,8 @@ fn learn(
         optimizer: OptimizerSettings::default(),
         lr: 1e-6,
         reset_moments: *version == 0,
-    })?;
+    };
+    engine.apply(&apply, &mut Solo)?;
     *version += 1;
     Ok(())
 }

@@ -60,7 +60,16 @@ impl State {
             offset += length;
         }
         let shard = Shard::whole(offset);
-        Self { model, policy, base: None, shard, moments: None, master: None, slots, length: offset }
+        Self {
+            model,
+            policy,
+            base: None,
+            shard,
+            moments: None,
+            master: None,
+            slots,
+            length: offset,
+        }
     }
 
     /// Whether a step moves the vision tower, so that its features have to be made anew.

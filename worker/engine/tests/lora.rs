@@ -42,7 +42,7 @@ fn supervised(fixture: &Fixture, policy: u64) -> UpdateWork {
 
 fn step(engine: &mut Engine, fixture: &Fixture, policy: u64) -> Holding {
     engine.update(&work(fixture, policy), &mut Solo).unwrap();
-    engine.apply(&apply_work(policy)).unwrap()
+    engine.apply(&apply_work(policy), &mut Solo).unwrap()
 }
 
 fn save(engine: &mut Engine, fixture: &Fixture, policy: u64, name: &str) -> PathBuf {
@@ -137,7 +137,7 @@ fn the_reference_is_the_base_without_the_adapter() {
     assert_eq!(figure(&ballot, "kl"), 0.0, "a fresh adapter is the base");
     let mut apply = apply_work(0);
     apply.lr = 1e-2;
-    engine.apply(&apply).unwrap();
+    engine.apply(&apply, &mut Solo).unwrap();
     let ballot = engine.update(&work(&fixture, 1), &mut Solo).unwrap();
     let moved = figure(&ballot, "kl");
     assert!(moved > 0.0, "{moved}");
@@ -224,7 +224,7 @@ fn a_supervised_run_learns() {
         losses.push(figure(&ballot, "loss"));
         let mut apply = apply_work(policy);
         apply.lr = 2e-2;
-        engine.apply(&apply).unwrap();
+        engine.apply(&apply, &mut Solo).unwrap();
     }
     assert!(losses[11] < 0.7 * losses[0], "{losses:?}");
 }
@@ -240,7 +240,7 @@ fn the_vision_tower_can_be_adapted_alone() {
     for policy in 0..2 {
         let ballot = engine.update(&supervised(&fixture, policy), &mut Solo).unwrap();
         assert!(ballot.finite && ballot.grad_norm > 0.0);
-        engine.apply(&apply_work(policy)).unwrap();
+        engine.apply(&apply_work(policy), &mut Solo).unwrap();
     }
 }
 
@@ -252,7 +252,7 @@ fn an_adapters_directory_stands_for_the_adapted_model() {
     let mut apply = apply_work(0);
     apply.lr = 2e-2;
     engine.update(&work(&fixture, 0), &mut Solo).unwrap();
-    engine.apply(&apply).unwrap();
+    engine.apply(&apply, &mut Solo).unwrap();
     let dir = save(&mut engine, &fixture, 1, "adapter");
     let image = fixture.dir.path().join("0.bmp");
     let score = |model: &Path, weights: &Path| {
