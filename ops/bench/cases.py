@@ -18,7 +18,7 @@ class Case:
     repeats: int = 3  # measured steps, after one that warms up
     order: str = "step"  # or "rollout": draw only
     model: str = "bench"  # a key of MODELS
-    tokens_per_batch: int = 16384  # medevo's default
+    tokens_per_batch: int = 4096  # medevo's default
 
 
 IMAGE = Case("image-n8", "336-px image, 12-token answers", n=8, answer_tokens=12)

@@ -46,7 +46,7 @@ def main():
     (OUT / "adapter/adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     out, total = {}, 0
-    for case in json.loads((MODEL / "cases.json").read_text()):
+    for case in json.loads((MODEL / "cases.json").read_text())["cases"]:
         if case["name"] not in CASES:
             continue
         images = [Image.open(MODEL / "images" / picture) for picture in case["images"]]

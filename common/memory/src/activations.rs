@@ -2,14 +2,18 @@
 //!
 //! Counted from the tensors that automatic differentiation saves in the engine's layers. With H the hidden
 //! width, Q and K the widths of queries and keys, I the inner width, for each token and decoder layer:
-//! - two norms: input, normed, scaled: 3 H each; in bf16 the input is saved in f32 besides;
+//! - two norms: input and normed, 2 H each; in bf16, where the norm is made of single steps, 3 H, and the input is
+//!   saved in f32 besides;
 //! - queries: before the rotation, its half turned, folded to rows, attended, joined: 5 Q; keys: before, half
 //!   turned, after: 3 K; values: K;
 //! - SwiGLU: gate, its SiLU, up, their product: 4 I;
-//! - the mask: one f32 number (bf16 on a GPU) a pair of tokens of a row and query head of a group.
+//! - on the CPU in f32 each product runs in oneDNN's layout, which keeps its input and its output once more: 7 H,
+//!   2 Q, 2 K, 3 I.
+//! Attention keeps nothing that grows with the square of a row.
 //!
-//! A block of the vision tower (width D, inner width I) keeps a patch's two norms 6 D, queries, keys and values
-//! 3 D, the turned ones and their halves 4 D in f32 and 2 D beside them in bf16, attended and joined 2 D, and 4 I.
+//! A block of the vision tower (width D, inner width I) keeps a patch's two norms 6 D (4 D in f32), queries, keys and
+//! values 3 D, the turned ones and their halves 4 D in f32 and 2 D beside them in bf16, attended and joined 2 D, and
+//! 4 I; on the CPU in f32 another 9 D and 3 I.
 
 use medevo_types::settings::Dtype;
 
@@ -18,40 +22,38 @@ use crate::{
     shape::Shape,
 };
 
-/// Bytes that one token keeps in one decoder layer, in rows of `row` tokens.
+/// Bytes that one token keeps in one decoder layer.
 #[must_use]
-pub fn text_layer(shape: &Shape, job: &Job, row: u64) -> u64 {
+pub fn text_layer(shape: &Shape, job: &Job) -> u64 {
     let (h, q, k, i) = (shape.hidden, shape.queries, shape.keys, shape.inner);
     let wide = if job.dtype == Dtype::Bf16 { 2 * 4 * h } else { 0 };
-    let numbers = 6 * h + 5 * q + 4 * k + 4 * i;
-    numbers * job.width() + wide + row * mask(shape, job)
+    let norms = if job.dtype == Dtype::Bf16 { 6 * h } else { 4 * h };
+    let copies = if copies(job) { 7 * h + 2 * q + 2 * k + 3 * i } else { 0 };
+    (norms + 5 * q + 4 * k + 4 * i + copies) * job.width() + wide
 }
 
-/// Bytes of the mask for a pair of tokens.
-fn mask(shape: &Shape, job: &Job) -> u64 {
-    let group = shape.queries / shape.keys.max(1);
-    let width = if job.place == Place::Gpu { job.width() } else { 4 };
-    // As it is given, one byte, and as the kernel wants it.
-    group * (1 + width)
+/// Whether products run in a layout of their own.
+fn copies(job: &Job) -> bool {
+    job.place == Place::Cpu && job.dtype == Dtype::F32
 }
 
 /// Bytes that one patch keeps in one block of the vision tower.
 #[must_use]
 pub fn vision_block(shape: &Shape, job: &Job) -> u64 {
-    let (d, i) = (shape.vision.width, shape.vision.inner);
-    let numbers = 6 * d + 3 * d + 2 * d + (1 + shape.vision.matrices) * i;
-    let wide = match job.dtype {
-        Dtype::F32 => 4 * 4 * d,
-        Dtype::Bf16 => (4 * 4 + 2 * 2 + 2 * 4) * d,
+    let (d, i, matrices) = (shape.vision.width, shape.vision.inner, shape.vision.matrices);
+    let (norms, wide) = match job.dtype {
+        Dtype::F32 => (4 * d, 4 * 4 * d),
+        Dtype::Bf16 => (6 * d, (4 * 4 + 2 * 2 + 2 * 4) * d),
     };
-    numbers * job.width() + wide
+    let copies = if copies(job) { 9 * d + matrices * i } else { 0 };
+    (norms + 5 * d + (1 + matrices) * i + copies) * job.width() + wide
 }
 
-/// Bytes that a training pass over `tokens` tokens in rows of `row`, with `patches` trained patches, keeps at its
+/// Bytes that a training pass over `tokens` tokens with `patches` trained patches, keeps at its
 /// worst. With recomputation every layer keeps its input, and one layer of the larger tower everything else.
 #[must_use]
-pub fn training(shape: &Shape, job: &Job, tokens: u64, row: u64, patches: u64) -> u64 {
-    let (text, vision) = (text_layer(shape, job, row) * tokens, vision_block(shape, job) * patches);
+pub fn training(shape: &Shape, job: &Job, tokens: u64, patches: u64) -> u64 {
+    let (text, vision) = (text_layer(shape, job) * tokens, vision_block(shape, job) * patches);
     if job.train.recompute {
         let inputs = shape.layers * shape.hidden * tokens
             + shape.vision.depth * shape.vision.width * patches;

@@ -13,8 +13,6 @@ use crate::{
 const LOGITS_PER_CHUNK: u64 = 1 << 24;
 /// Vision features that the engine keeps for each set of weights, bytes.
 const FEATURE_BYTES: u64 = 256 << 20;
-/// Patches that go through the tower in one pass when no gradient is kept.
-const PATCHES_PER_PASS: u64 = 1 << 14;
 /// Weights that each rank brings to one exchange, numbers.
 const NUMBERS_PER_EXCHANGE: u64 = 1 << 24;
 
@@ -63,7 +61,7 @@ impl Estimate {
             phases.push(rollout(shape, job, row, job.rows_per_batch(row, *together)));
         }
         if let Some((row, rows)) = &job.update {
-            phases.push(update(shape, job, row, job.rows_per_batch(row, *rows), trained));
+            phases.push(update(shape, job, row, job.rows_per_update(shape, row, *rows), trained));
             phases.push(apply(shape, job, trained));
         }
         Self { held: held(shape, job, trained), phases }
@@ -146,9 +144,8 @@ fn rollout(shape: &Shape, job: &Job, row: &Row, rows: u64) -> Phase {
     let slots = rows * row.answers;
     let prefix = rows * row.prompt;
     let scores = slots * shape.heads * (row.prompt + row.answer);
-    let patches = (rows * row.patches).min(PATCHES_PER_PASS.max(row.patches));
     let passing = activations::passing(shape, job, prefix)
-        .max(activations::passing_vision(shape, job, patches))
+        .max(activations::passing_vision(shape, job, row.patches))
         // Scores against the prompt and the own tokens, joined, and their softmax, f32.
         .max(4 * 4 * scores);
     phase(
@@ -165,12 +162,11 @@ fn rollout(shape: &Shape, job: &Job, row: &Row, rows: u64) -> Phase {
 
 fn update(shape: &Shape, job: &Job, row: &Row, rows: u64, trained: u64) -> Phase {
     let tokens = rows * row.tokens();
-    let frozen = job.freeze_vision && job.lora.is_none();
+    let frozen = !job.trains_vision();
     let patches = if frozen { 0 } else { rows * row.patches };
-    let mut activations = activations::training(shape, job, tokens, row.tokens(), patches);
+    let mut activations = activations::training(shape, job, tokens, patches);
     if frozen {
-        let once = (rows * row.patches).min(PATCHES_PER_PASS.max(row.patches));
-        activations = activations.max(activations::passing_vision(shape, job, once));
+        activations = activations.max(activations::passing_vision(shape, job, row.patches));
     }
     let places = rows * row.answers * row.answer;
     let chunk = LOGITS_PER_CHUNK.min(places * shape.vocabulary);

@@ -2,6 +2,8 @@
 
 use medevo_types::settings::{Dtype, LoraSettings, TrainSettings};
 
+use crate::shape::Shape;
+
 /// Where a worker computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -74,5 +76,23 @@ impl Job {
     #[must_use]
     pub fn rows_per_batch(&self, row: &Row, rows: u64) -> u64 {
         (self.tokens_per_batch / row.tokens().max(1)).clamp(1, rows.max(1))
+    }
+
+    /// How many of `rows` like `row` are trained on in one pass: where the vision tower learns, a patch counts as
+    /// the share of a text token's activations that its own make up, as in the engine.
+    #[must_use]
+    pub fn rows_per_update(&self, shape: &Shape, row: &Row, rows: u64) -> u64 {
+        let kept = |layers: u64, width: u64, inner: u64| layers * (12 * width + 4 * inner);
+        let token = kept(shape.layers, shape.hidden, shape.inner).max(1);
+        let patch = kept(shape.vision.depth, shape.vision.width, shape.vision.inner);
+        let patches = if self.trains_vision() { row.patches } else { 0 };
+        let cost = row.tokens() + (patches * patch).div_ceil(token);
+        (self.tokens_per_batch / cost.max(1)).clamp(1, rows.max(1))
+    }
+
+    /// Whether the vision tower is in the graph of an update.
+    #[must_use]
+    pub fn trains_vision(&self) -> bool {
+        !self.freeze_vision || self.lora.is_some()
     }
 }

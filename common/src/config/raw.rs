@@ -335,6 +335,6 @@ pub struct EngineSection {
 
 impl Default for EngineSection {
     fn default() -> Self {
-        Self { threads: 0, max_prompt_tokens: 4096, tokens_per_batch: 16384 }
+        Self { threads: 0, max_prompt_tokens: 4096, tokens_per_batch: 4096 }
     }
 }

@@ -10,8 +10,6 @@ use crate::{bounded::Bounded, engine::Engine, error::EngineError, prompts::Prepa
 
 /// Features kept, bytes.
 const FEATURE_BYTES: usize = 256 << 20;
-/// Patches that go through the tower in one pass when no gradient is kept.
-const PATCHES_PER_PASS: usize = 1 << 14;
 
 /// Features of images by digest, for one set of vision weights.
 #[derive(Debug)]
@@ -43,21 +41,13 @@ impl FeatureCache {
             }
         }
         let _no_grad = tch::no_grad_guard();
-        let mut from = 0;
-        while from < missing.len() {
-            let (mut to, mut patches) = (from, 0);
-            while to < missing.len() && (to == from || patches < PATCHES_PER_PASS) {
-                patches += missing[to].patches.size()[0] as usize;
-                to += 1;
-            }
-            let part = &missing[from..to];
-            for (image, feature) in part.iter().zip(model.vision(part)) {
-                let feature = feature.contiguous();
-                let bytes = feature.numel() * feature.kind().elt_size_in_bytes();
-                self.0.insert(image.digest, feature.copy(), bytes);
-                made.insert(image.digest, feature);
-            }
-            from = to;
+        for image in missing {
+            // Alone, although several at once would be a little faster: what is kept must not depend on which
+            // images happened to be asked for together, or a resumed run would not repeat the last bits.
+            let feature = model.vision(&[image]).remove(0).contiguous();
+            let bytes = feature.numel() * feature.kind().elt_size_in_bytes();
+            self.0.insert(image.digest, feature.copy(), bytes);
+            made.insert(image.digest, feature);
         }
         in_order(&made, prompts)
     }

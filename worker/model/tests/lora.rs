@@ -46,8 +46,8 @@ fn relative(got: &Tensor, golden: &Tensor) -> f64 {
 /// The logits that predict the answer `[answer, vocabulary]`, and the answer's ids, of a golden case.
 fn predict(model: &Qwen25Vl, name: &str) -> (Tensor, Tensor) {
     let cases = std::fs::read_to_string(golden("model/cases.json")).unwrap();
-    let cases: Vec<Value> = serde_json::from_str(&cases).unwrap();
-    let case = cases.iter().find(|case| case["name"] == name).unwrap();
+    let cases: Value = serde_json::from_str(&cases).unwrap();
+    let case = cases["cases"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
     let dir = golden("model/nested");
     let (encoder, processor) = (Encoder::load(&dir).unwrap(), ImageProcessor::load(&dir).unwrap());
     let picture = |p: &Value| golden("model/images").join(p.as_str().unwrap());
