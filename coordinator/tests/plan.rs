@@ -117,3 +117,27 @@ fn launch_refuses_what_does_not_fit_unless_told() {
         bench.run(&["launch", "run.toml", "--dry-run", "--set", "cluster.device_memory_gib=8"]);
     assert_eq!(fits.status.code(), Some(0), "{}", err(&fits));
 }
+
+/// The adapter's own directory says nothing of the model's shape.
+#[test]
+fn a_plan_of_an_adapter_reads_the_model_under_it() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("adapter")).expect("a directory");
+    let config = format!(r#"{{"base_model_name_or_path": {:?}}}"#, bench.path("model"));
+    fs::write(bench.path("adapter/adapter_config.json"), config).expect("a file");
+    let empty = [&2u64.to_le_bytes()[..], b"{}"].concat();
+    fs::write(bench.path("adapter/adapter_model.safetensors"), empty).expect("a file");
+    let plan = bench.run(&[
+        "plan",
+        "run.toml",
+        "--device-memory",
+        "4GiB",
+        "--set",
+        "model.path=adapter",
+        "--set",
+        "lora.rank=8",
+    ]);
+    let text = out(&plan);
+    assert_eq!(plan.status.code(), Some(0), "{text}{}", err(&plan));
+    assert!(!text.contains("reference weights"), "the base is in memory already:\n{text}");
+}

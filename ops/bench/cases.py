@@ -18,17 +18,18 @@ class Case:
     repeats: int = 3  # measured steps, after one that warms up
     order: str = "step"  # or "rollout": draw only
     model: str = "bench"  # a key of MODELS
-    tokens_per_batch: int = 4096  # medevo's default
+    tokens_per_batch: int = 4096  # medevo's default; one long group a pass, as the peer has it
 
 
-IMAGE = Case("image-n8", "336-px image, 12-token answers", n=8, answer_tokens=12)
+# One group with its image a pass: what the peer's micro-batch is, too.
+IMAGE = Case("image-n8", "336-px image, 12-token answers", n=8, answer_tokens=12, tokens_per_batch=1024)
 CASES = [
     IMAGE,
     replace(IMAGE, name="image-n16", n=16),
     Case("long-n8", "text, 256-token answers", n=8, answer_tokens=256, image_side=0, question_words=80, questions=2),
 ]
 ROLLOUTS = [
-    replace(IMAGE, name="rollout-image-n16", n=16, order="rollout"),
+    replace(IMAGE, name="rollout-image-n16", n=16, order="rollout", tokens_per_batch=4096),
     replace(CASES[2], name="rollout-long-n8", order="rollout"),
 ]
 SMOKE = [

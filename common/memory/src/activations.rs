@@ -9,6 +9,7 @@
 //! - SwiGLU: gate, its SiLU, up, their product: 4 I;
 //! - on the CPU in f32 each product runs in oneDNN's layout, which keeps its input and its output once more: 7 H,
 //!   2 Q, 2 K, 3 I.
+//!
 //! Attention keeps nothing that grows with the square of a row.
 //!
 //! A block of the vision tower (width D, inner width I) keeps a patch's two norms 6 D (4 D in f32), queries, keys and

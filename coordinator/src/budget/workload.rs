@@ -10,7 +10,7 @@ use medevo_memory::{Job, Place, Row, Shape};
 use serde::Serialize;
 
 use super::prompts::{PromptSizes, Sizer};
-use crate::preflight::Refused;
+use crate::preflight::{Refused, base_of};
 
 /// Bytes of an answer that make a token, at least.
 const BYTES_PER_TOKEN: usize = 3;
@@ -47,14 +47,17 @@ impl Workload {
     /// Of a validated run file and the data that it uses. No weights are read.
     ///
     /// # Errors
-    /// [`Refused`] where the model's `config.json` cannot be read or does not describe such a model.
+    /// [`Refused`] where the model's `config.json`, or that of the model under an adapter, cannot be read or does not
+    /// describe such a model.
     pub fn new(config: &RunConfig, datasets: &[Dataset], place: Place) -> Result<Self, Refused> {
-        let file = config.model.path.join("config.json");
+        let base = base_of(&config.model.path)?;
+        let model = base.as_deref().unwrap_or(&config.model.path);
+        let file = model.join("config.json");
         let refused = |why: String| Refused::new(format!("{}: {why}", file.display()));
         let text = fs::read(&file).map_err(|error| refused(error.to_string()))?;
         let json = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
         let shape = Shape::from_json(&json).map_err(refused)?;
-        let mut sizer = Sizer::new(&config.model.path, shape);
+        let mut sizer = Sizer::new(model, shape);
         let sizes: BTreeMap<&str, PromptSizes> =
             datasets.iter().map(|set| (set.name.as_str(), sizer.sizes(set))).collect();
         let mut workload = Self {

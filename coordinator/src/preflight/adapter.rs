@@ -17,7 +17,7 @@ const CONFIG: &str = "adapter_config.json";
 ///
 /// # Errors
 /// [`Refused`], with every problem of the adapter.
-pub(super) fn base_of(dir: &Path) -> Result<Option<PathBuf>, Refused> {
+pub fn base_of(dir: &Path) -> Result<Option<PathBuf>, Refused> {
     if !dir.join(CONFIG).exists() {
         return Ok(None);
     }

@@ -19,6 +19,7 @@ use crate::{
     driver::{Plan, data_in_use, resolve},
 };
 
+pub use adapter::base_of;
 pub use model::check_model;
 pub use refused::Refused;
 
