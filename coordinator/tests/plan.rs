@@ -125,8 +125,9 @@ fn a_plan_of_an_adapter_reads_the_model_under_it() {
     fs::create_dir(bench.path("adapter")).expect("a directory");
     let config = format!(r#"{{"base_model_name_or_path": {:?}}}"#, bench.path("model"));
     fs::write(bench.path("adapter/adapter_config.json"), config).expect("a file");
-    let empty = [&2u64.to_le_bytes()[..], b"{}"].concat();
-    fs::write(bench.path("adapter/adapter_model.safetensors"), empty).expect("a file");
+    let header = br#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#;
+    let tensors = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat();
+    fs::write(bench.path("adapter/adapter_model.safetensors"), tensors).expect("a file");
     let plan = bench.run(&[
         "plan",
         "run.toml",
