@@ -1,6 +1,6 @@
 //! Output directories: nobody's files are written over, and what stands in the final place is whole.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -29,7 +29,8 @@ pub(crate) fn write(
     out: &Path,
     fill: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut beside = out.as_os_str().to_owned();
+    // Its components, so that a slash at the end does not lead inside.
+    let mut beside = out.components().collect::<PathBuf>().into_os_string();
     beside.push(".part");
     let beside = Path::new(&beside);
     if beside.exists() {

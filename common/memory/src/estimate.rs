@@ -95,7 +95,7 @@ fn total(needs: &[Need]) -> u64 {
 fn trained(shape: &Shape, job: &Job) -> u64 {
     match &job.lora {
         _ if job.update.is_none() => 0,
-        Some(lora) => shape.adapter_parameters(lora.rank as u64, &lora.targets),
+        Some(lora) => shape.adapter_parameters(lora.rank as u64, &lora.targets, job.freeze_vision),
         None if job.freeze_vision => shape.text_parameters(),
         None => shape.parameters(),
     }

@@ -93,6 +93,14 @@ impl Job {
     /// Whether the vision tower is in the graph of an update.
     #[must_use]
     pub fn trains_vision(&self) -> bool {
-        !self.freeze_vision || self.lora.is_some()
+        let learns = |lora: &LoraSettings| lora.targets.iter().any(|target| in_tower(target));
+        !self.freeze_vision && self.lora.as_ref().is_none_or(learns)
     }
+}
+
+/// Whether a target of adapters means layers of the vision tower.
+fn in_tower(target: &str) -> bool {
+    let names =
+        ["gate_proj", "up_proj", "down_proj", "qkv", "proj", "fc1", "fc2", "mlp.0", "mlp.2"];
+    names.iter().any(|name| target == *name || target.ends_with(&format!(".{name}")))
 }

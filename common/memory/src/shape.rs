@@ -126,11 +126,13 @@ impl Shape {
         self.vocabulary * self.hidden
     }
 
-    /// Numbers of the adapters of `rank` on the layers that `targets` names, in both towers.
+    /// Numbers of the adapters of `rank` on the layers that `targets` names, in both towers or, with the vision tower
+    /// frozen, in the decoder.
     #[must_use]
-    pub fn adapter_parameters(&self, rank: u64, targets: &[String]) -> u64 {
+    pub fn adapter_parameters(&self, rank: u64, targets: &[String], freeze_vision: bool) -> u64 {
         let (h, q, k, i) = (self.hidden, self.queries, self.keys, self.inner);
         let Vision { depth, width: d, inner, .. } = self.vision;
+        let depth = if freeze_vision { 0 } else { depth };
         let linear = [
             ("q_proj", self.layers, h + q),
             ("k_proj", self.layers, h + k),

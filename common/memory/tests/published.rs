@@ -124,7 +124,7 @@ fn the_7b_model_needs_several_devices_or_adapters() {
     // and 32 · 16 · 3 · 4700 = 7.2 million in the tower.
     job.lora = Some(LoraSettings::default());
     assert_eq!(
-        shape.adapter_parameters(16, &LoraSettings::default().targets),
+        shape.adapter_parameters(16, &LoraSettings::default().targets, false),
         28 * 16 * (2 * 7168 + 2 * 4096 + 3 * 22_528) + 32 * 16 * 3 * 4700
     );
     assert!((Estimate::new(&shape, &job).peak() as f64 / GIB) < 24.0);

@@ -327,7 +327,7 @@ pub struct EngineSection {
     pub threads: usize,
     /// Longest prompt accepted, tokens; longer ones are refused before the run starts, never cut.
     pub max_prompt_tokens: usize,
-    /// Tokens (padding included) that one forward pass may hold: this sets the memory. In training, where the vision
+    /// Tokens that one forward pass may hold: this sets the memory. In training, where the vision
     /// tower learns, an image's patches count too, each as the share of a text token's activations that its own
     /// make up (about a third for the published models).
     pub tokens_per_batch: usize,

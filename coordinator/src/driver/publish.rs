@@ -31,7 +31,7 @@ pub struct Identity {
 /// Checks `files`, adds the scorers' memory, writes and syncs the manifest. Blocks.
 ///
 /// # Errors
-/// Names the first file that is missing or does not match what rank 0 reported, or the file that could
+/// Names the first file that is missing or does not match what was reported, or the file that could
 /// not be written; then there is no manifest.
 pub(super) fn publish(
     identity: &Identity,
@@ -40,7 +40,7 @@ pub(super) fn publish(
     scorers: &[u8],
 ) -> anyhow::Result<()> {
     let dir = &checkpoint.dir;
-    anyhow::ensure!(!files.is_empty(), "rank 0 reported no files for {}", dir.display());
+    anyhow::ensure!(!files.is_empty(), "the workers reported no files for {}", dir.display());
     files.retain(|file| file.name != STATE_FILE);
     files.push(remember(dir, scorers)?);
     let manifest = Manifest {

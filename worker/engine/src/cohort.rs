@@ -9,12 +9,13 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     attention::Prefill,
-    decode::{Drawing, Drawn, run_text},
+    decode::{Drawing, Drawn},
     draw::Step,
     error::EngineError,
     kv_cache::KvCache,
     layout::{Row, stack},
     prompts::Prepared,
+    score::embeddings,
 };
 
 /// Candidates that share all tokens drawn so far.
@@ -67,7 +68,8 @@ impl Cohort {
             prompts.iter().map(|prompt| Row::new(&prompt.tokens, prompt.length())).collect();
         let (ids, positions) = stack(&rows, model.parameters()[0].1.device());
         let mut keep = Prefill::default();
-        let hidden = run_text(model, &ids, &positions, features, &mut keep)?;
+        let embeds = embeddings(model, &ids, features)?;
+        let hidden = model.text(&embeds, &positions, &mut keep);
         let (padded, width) = (hidden.size()[1], hidden.size()[2]);
         let lengths: Vec<i64> = prompts.iter().map(|prompt| prompt.length() as i64).collect();
         let last: Vec<i64> = (0..padded * lengths.len() as i64)

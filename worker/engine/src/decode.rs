@@ -4,7 +4,7 @@
 //! only attention is each cohort's own, so prompts join and leave without a copy of what is there. The room
 //! that finished prompts give back goes to those that wait, while the others go on.
 
-use medevo_model::{Attend, Qwen25Vl};
+use medevo_model::Qwen25Vl;
 use medevo_types::settings::Sampling;
 use tch::Tensor;
 
@@ -116,20 +116,6 @@ fn feed(model: &Qwen25Vl, tokens: &[i64], cohorts: &mut [Cohort]) -> Tensor {
     let places = places.contiguous().to_device(device);
     let mut together = Together(cohorts);
     model.text(&model.embed(&tokens), &places, &mut together).view([rows, -1])
-}
-
-/// Embeds, places the images' features and runs the text model: ids `[B, L]` -> `[B, L, hidden]`.
-pub(crate) fn run_text(
-    model: &Qwen25Vl,
-    ids: &Tensor,
-    positions: &Tensor,
-    features: &[Tensor],
-    attend: &mut dyn Attend,
-) -> Result<Tensor, EngineError> {
-    let embeds = model.embed(ids);
-    let embeds =
-        if features.is_empty() { embeds } else { model.place_images(&embeds, ids, features)? };
-    Ok(model.text(&embeds, positions, attend))
 }
 
 #[cfg(test)]

@@ -35,12 +35,16 @@ pub(crate) struct Chunk {
 }
 
 /// The batch's token embeddings with the images' features in their places: `[1, T, hidden]`.
-fn embeddings(model: &Qwen25Vl, batch: &Batch, features: &[Tensor]) -> Result<Tensor, EngineError> {
-    let embeds = model.embed(&batch.ids);
+pub(crate) fn embeddings(
+    model: &Qwen25Vl,
+    ids: &Tensor,
+    features: &[Tensor],
+) -> Result<Tensor, EngineError> {
+    let embeds = model.embed(ids);
     if features.is_empty() {
         return Ok(embeds);
     }
-    Ok(model.place_images(&embeds, &batch.ids, features)?)
+    Ok(model.place_images(&embeds, ids, features)?)
 }
 
 /// Hidden states at the places that predict: `[1, T, hidden]` to `[places, hidden]`.
@@ -91,7 +95,7 @@ pub(crate) fn log_probabilities(
 ) -> Result<Vec<f32>, EngineError> {
     let _no_grad = tch::no_grad_guard();
     let batch = Batch::new(rows, model.parameters()[0].1.device());
-    let embeds = embeddings(model, &batch, features)?;
+    let embeds = embeddings(model, &batch.ids, features)?;
     let hidden = predicting(&batch, &model.text(&embeds, &batch.positions, &mut &batch.branches));
     let mut all = vec![0f32; batch.source.len()];
     let mut failure = None;
@@ -124,7 +128,7 @@ pub(crate) fn backward(
     mut loss: impl FnMut(&Chunk) -> Tensor,
 ) -> Result<(), EngineError> {
     let (features, tower) = vision.features(model, recompute);
-    let embeds = embeddings(model, batch, &features)?;
+    let embeds = embeddings(model, &batch.ids, &features)?;
     let mut attend = &batch.branches;
     let text = model.text_pass(&embeds, &batch.positions, &mut attend, recompute);
     let hidden = predicting(batch, text.output());

@@ -40,7 +40,13 @@ impl Engine {
             sums.poison();
         }
         let reduced = sums.reduce(collective);
-        computed?;
+        if let Err(error) = computed {
+            if let (false, Ok((gradient, _))) = (shard.is_whole(), reduced) {
+                // The peers tell each other what they see of their parts, and must not wait for this rank.
+                let _ = Kept::new(work, shard, gradient, 1.0, collective);
+            }
+            return Err(error);
+        }
         let (gradient, total) = reduced?;
 
         let of = |figure: Figure| total[figure as usize];

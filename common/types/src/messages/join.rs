@@ -48,7 +48,7 @@ pub struct EngineSetup {
     pub threads: usize,
     /// Longest prompt accepted, tokens.
     pub max_prompt_tokens: usize,
-    /// Tokens (padding included) that one forward pass may hold.
+    /// Tokens that one forward pass may hold.
     pub tokens_per_batch: usize,
     /// Deadline of one collective operation, milliseconds.
     pub collective_timeout_ms: u64,
