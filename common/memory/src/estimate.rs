@@ -1,6 +1,6 @@
 //! What is held always, and what each phase adds.
 
-use medevo_types::settings::{Dtype, Shard};
+use medevo_types::settings::Shard;
 use serde::Serialize;
 
 use crate::{
@@ -112,7 +112,7 @@ fn own_part(job: &Job, trained: u64) -> u64 {
 fn held(shape: &Shape, job: &Job, trained: u64) -> Vec<Need> {
     let (width, own) = (job.width(), own_part(job, trained));
     let adapters = if job.lora.is_some() { trained } else { 0 };
-    let masters = if job.dtype == Dtype::Bf16 { 4 * own } else { 0 };
+    let masters = if job.trained_width() < 4 { 4 * own } else { 0 };
     let reference = job.reference && job.lora.is_none();
     let features = (job.image_tokens * shape.hidden * width).min(FEATURE_BYTES);
     let libraries = match job.place {
@@ -127,10 +127,10 @@ fn held(shape: &Shape, job: &Job, trained: u64) -> Vec<Need> {
         Place::Gpu => 0,
     };
     needs([
-        ("weights", (shape.parameters() + adapters) * width),
+        ("weights", shape.parameters() * width + adapters * job.trained_width()),
         ("f32 masters", masters),
         ("moments", 8 * own),
-        ("gradients on the weights", trained * width),
+        ("gradients on the weights", trained * job.trained_width()),
         ("reference weights", if reference { shape.parameters() * width } else { 0 }),
         ("vision features", if reference { 2 * features } else { features }),
         ("decoded images", pixels),
@@ -190,8 +190,11 @@ fn apply(shape: &Shape, job: &Job, trained: u64) -> Phase {
     let own = own_part(job, trained);
     let largest = shape.embedding().min(own);
     let sharded = job.train.shard == Shard::Optimizer && job.workers > 1;
-    let exchange =
-        if sharded { NUMBERS_PER_EXCHANGE.min(own) * (job.workers + 1) * job.width() } else { 0 };
+    let exchange = if sharded {
+        NUMBERS_PER_EXCHANGE.min(own) * (job.workers + 1) * job.trained_width()
+    } else {
+        0
+    };
     phase(
         "apply",
         [

@@ -72,6 +72,12 @@ impl Job {
         }
     }
 
+    /// Bytes of a number that learns: adapters are f32 whatever the weights are.
+    #[must_use]
+    pub fn trained_width(&self) -> u64 {
+        if self.lora.is_some() { 4 } else { self.width() }
+    }
+
     /// How many of `rows` like `row` go into one forward pass: at least one, however long.
     #[must_use]
     pub fn rows_per_batch(&self, row: &Row, rows: u64) -> u64 {

@@ -6,7 +6,7 @@ use medevo_common::{
     config::{RlStage, RunConfig, SftStage, StageSection},
     dataset::Dataset,
 };
-use medevo_memory::{Job, Place, Row, Shape};
+use medevo_memory::{Job, Place, Row, Shape, activations};
 use serde::Serialize;
 
 use super::prompts::{PromptSizes, Sizer};
@@ -24,7 +24,7 @@ pub struct StepTokens {
     pub prompt: f64,
     /// The longest prompt's tokens.
     pub longest_prompt: u64,
-    /// Prompts go through the model once for all their candidates.
+    /// Prompts go through the model once for all their candidates; with all rounds of dynamic sampling, at most.
     pub prefill: u64,
     /// Candidates' tokens, at most.
     pub rollout: u64,
@@ -125,12 +125,14 @@ impl Workload {
         self.job.reference |= stage.objective.beta > 0.0;
         let prefill = (stage.questions as f64 * sizes.mean) as u64;
         let rollout = stage.questions as u64 * n * answer;
+        // Each further round draws as many questions as are missing, which may be all.
+        let rounds = 1 + stage.dynamic_sampling_rounds;
         self.steps.push(StepTokens {
             stage: stage.name.clone(),
             prompt: sizes.mean,
             longest_prompt: sizes.longest,
-            prefill,
-            rollout,
+            prefill: prefill * rounds,
+            rollout: rollout * rounds,
             update: prefill + rollout,
         });
     }
@@ -142,7 +144,12 @@ impl Workload {
     /// Keeps the stage whose micro-batch is largest.
     fn learns(&mut self, row: Row, rows: usize) {
         let share = (rows as u64).div_ceil(self.job.workers);
-        let size = |(row, rows): &(Row, u64)| self.job.rows_per_batch(row, *rows) * row.tokens();
+        let (shape, job) = (&self.shape, &self.job);
+        let size = |(row, rows): &(Row, u64)| {
+            let rows = job.rows_per_update(shape, row, *rows);
+            let patches = if job.trains_vision() { rows * row.patches } else { 0 };
+            activations::training(shape, job, rows * row.tokens(), patches)
+        };
         let new = (row, share);
         if self.job.update.is_none_or(|old| size(&new) > size(&old)) {
             self.job.update = Some(new);
