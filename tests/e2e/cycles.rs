@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use medevo_tests::{
     history::History,
     lab::{Lab, STEPS},
-    process::{finish, processes_naming, until},
+    process::finish,
 };
 use serde_json::Value;
 
@@ -76,13 +76,8 @@ fn a_coordinator_killed_in_the_middle_of_a_cycle_resumes_to_the_same_weights() {
 
     for point in ["updating@8", "committing@7"] {
         let name = point.replace('@', "-");
-        let mut command = launch(&lab, &name);
-        command.env("MEDEVO_COORD_FAULT", point);
-        let killed = finish(command);
-        assert_eq!(killed.status.code(), None, "{point}: killed by a signal\n{}", killed.said());
+        let resumed = lab.killed_and_resumed(&name, launch(&lab, &name), point);
         let dir = lab.run_dir(&name);
-        until("workers die with their coordinator", || processes_naming(&dir).is_empty());
-        let resumed = lab.resume(&name, 2).expect_code(0);
         let (weights, figures) = result(&dir);
         assert_eq!(figures, whole.1, "{point}: other figures\n{}", resumed.said());
         assert!(weights == whole.0, "{point}: other weights\n{}", resumed.said());

@@ -6,7 +6,6 @@ use std::path::Path;
 use medevo_tests::{
     history::History,
     lab::{Lab, STEPS},
-    process::{finish, processes_naming, until},
 };
 
 /// Kills the coordinator when it enters `phase` at `step`, for each of them, and resumes.
@@ -16,13 +15,8 @@ fn kill_at(points: &[&str]) {
     let whole = weights(&lab.run_dir("whole"));
     for point in points {
         let name = point.replace('@', "-");
-        let mut command = lab.launch(&name, 2);
-        command.env("MEDEVO_COORD_FAULT", point);
-        let killed = finish(command);
-        assert_eq!(killed.status.code(), None, "{point}: killed by a signal\n{}", killed.said());
+        let resumed = lab.killed_and_resumed(&name, lab.launch(&name, 2), point);
         let dir = lab.run_dir(&name);
-        until("workers die with their coordinator", || processes_naming(&dir).is_empty());
-        let resumed = lab.resume(&name, 2).expect_code(0);
         History::read(&dir).check(STEPS);
         assert!(weights(&dir) == whole, "{point}: other weights\n{}", resumed.said());
     }

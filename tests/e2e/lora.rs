@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use medevo_tests::{
     history::History,
     lab::{Lab, STEPS},
-    process::{coord, finish, must, processes_naming, until, worker},
+    process::{coord, finish, must, worker},
 };
 
 const LORA: &str = "\n[lora]\nrank = 4\nalpha = 8\n";
@@ -45,13 +45,8 @@ fn a_killed_run_resumes_to_the_same_adapter() {
 
     for point in ["updating@3", "committing@8"] {
         let name = point.replace('@', "-");
-        let mut command = lab.launch(&name, 2);
-        command.env("MEDEVO_COORD_FAULT", point);
-        let killed = finish(command);
-        assert_eq!(killed.status.code(), None, "{point}: killed by a signal\n{}", killed.said());
+        let resumed = lab.killed_and_resumed(&name, lab.launch(&name, 2), point);
         let dir = lab.run_dir(&name);
-        until("workers die with their coordinator", || processes_naming(&dir).is_empty());
-        let resumed = lab.resume(&name, 2).expect_code(0);
         History::read(&dir).check(STEPS);
         assert!(tensors(&dir) == tensors(&whole), "{point}: another adapter\n{}", resumed.said());
     }

@@ -1,8 +1,11 @@
 //! A small run in a temporary folder: mini-SLAKE, a tiny random model, a run file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use crate::process::{Finished, coord, finish, must, until, worker};
+use crate::process::{Finished, coord, finish, must, processes_naming, until, worker};
 
 /// A folder with data and a model, and what a test needs to run on them.
 pub struct Lab {
@@ -96,6 +99,18 @@ impl Lab {
         let mut c = coord(["resume", &self.path(name)]);
         c.args(["--workers", &workers.to_string()]);
         finish(c)
+    }
+
+    /// Runs `launch`, the command of run directory `name`, until the coordinator is killed at `point`
+    /// ("phase@step"), and resumes the run with two workers to its end.
+    #[must_use]
+    pub fn killed_and_resumed(&self, name: &str, mut launch: Command, point: &str) -> Finished {
+        launch.env("MEDEVO_COORD_FAULT", point);
+        let killed = finish(launch);
+        assert_eq!(killed.status.code(), None, "{point}: killed by a signal\n{}", killed.said());
+        let dir = self.run_dir(name);
+        until("workers die with their coordinator", || processes_naming(&dir).is_empty());
+        self.resume(name, 2).expect_code(0)
     }
 }
 
