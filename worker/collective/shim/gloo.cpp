@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -12,6 +13,11 @@
 namespace {
 
 using std::chrono::milliseconds;
+
+// libtorch's flight recorder of collectives is one per process, and its map of groups takes no lock: two groups of
+// one process crashed in it (std::map insertion under recordWithResetEnabled). Nobody reads what it records here.
+// Set at load time, while there is one thread; whoever wants the recorder sets the variable to another value.
+[[maybe_unused]] const int recorder_off = setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
 
 // Sinks on this side: what Rust writes into.
 void write_string(void* sink, const uint8_t* bytes, size_t length) {
