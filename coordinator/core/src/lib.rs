@@ -17,6 +17,7 @@ mod boundary;
 mod checkpointing;
 mod committing;
 mod core;
+mod earlier;
 mod evaluating;
 mod explain;
 mod forming;

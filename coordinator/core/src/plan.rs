@@ -97,6 +97,15 @@ pub(crate) fn next(spec: &RunSpec, at: Position) -> Next {
     Next::Done
 }
 
+/// The training step that leads to `position` (within its own stage) and is number `step` of the run. None where
+/// there is no such step.
+pub(crate) fn step_at(spec: &RunSpec, position: Position, step: Step) -> Option<TrainStep> {
+    let stage = spec.stages.get(position.stage)?;
+    let done = position.done.checked_sub(1)?;
+    let trains = position.done <= training_steps(stage);
+    trains.then(|| train_step(stage, Position { done, ..position }, step))
+}
+
 fn train_step(stage: &StageSpec, at: Position, step: Step) -> TrainStep {
     let each = match &stage.kind {
         StageKind::Rl { objective, .. } => objective.num_iterations.max(1),
