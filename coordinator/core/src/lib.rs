@@ -40,3 +40,4 @@ mod weights;
 pub use api::*;
 pub use core::Core;
 pub use order::{samples_from, step_samples};
+pub use plan::rollout_steps;

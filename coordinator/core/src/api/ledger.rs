@@ -1,5 +1,7 @@
 //! What the records of a run add up to: where the next coordinator goes on.
 
+use std::path::{Path, PathBuf};
+
 use medevo_types::{Generation, Step, Term, WorkerId};
 
 use super::*;
@@ -51,6 +53,16 @@ impl Ledger {
                 self.standings.retain(|standing| standing.step > oldest);
             }
             Record::Finished(outcome) => self.outcome = Some(outcome),
+        }
+    }
+
+    /// Says where every directory that was recorded lies now.
+    pub fn relocate(&mut self, place: impl Fn(&Path) -> PathBuf) {
+        let references = self.standings.iter_mut().filter_map(|s| s.left.reference.as_mut());
+        let checkpoints = self.checkpoints.iter_mut();
+        let both = checkpoints.flat_map(|c| [Some(&mut c.dir), c.reference.as_mut()]).flatten();
+        for dir in both.chain(references) {
+            *dir = place(dir);
         }
     }
 
