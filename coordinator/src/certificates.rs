@@ -99,8 +99,8 @@ fn leaf(
 }
 
 fn params(name: &str, holds_for: Vec<String>, span: Span) -> anyhow::Result<CertificateParams> {
-    let mut params = CertificateParams::new(holds_for)
-        .context("--name takes host names and IP addresses")?;
+    let mut params =
+        CertificateParams::new(holds_for).context("--name takes host names and IP addresses")?;
     params.distinguished_name.push(DnType::CommonName, name);
     (params.not_before, params.not_after) = (span.from, span.until);
     Ok(params)

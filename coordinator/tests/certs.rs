@@ -20,8 +20,16 @@ fn init_makes_private_keys_and_certificates_that_both_sides_can_use() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("deep/certs");
     let shown = dir.to_string_lossy();
-    let (code, said) =
-        certs(&["init", &shown, "--name", "node-a.example.org", "--name", "10.0.0.5", "--days", "90"]);
+    let (code, said) = certs(&[
+        "init",
+        &shown,
+        "--name",
+        "node-a.example.org",
+        "--name",
+        "10.0.0.5",
+        "--days",
+        "90",
+    ]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("only needed to make further certificates"), "{said}");
     assert_eq!(mode(&dir), 0o700);

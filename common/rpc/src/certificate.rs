@@ -126,10 +126,14 @@ fn name_of(name: &GeneralName<'_>) -> String {
     match name {
         GeneralName::DNSName(name) => (*name).to_owned(),
         GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).map(std::net::Ipv4Addr::from).ok().map(|a| a.to_string()),
-            16 => {
-                <[u8; 16]>::try_from(*bytes).map(std::net::Ipv6Addr::from).ok().map(|a| a.to_string())
-            }
+            4 => <[u8; 4]>::try_from(*bytes)
+                .map(std::net::Ipv4Addr::from)
+                .ok()
+                .map(|a| a.to_string()),
+            16 => <[u8; 16]>::try_from(*bytes)
+                .map(std::net::Ipv6Addr::from)
+                .ok()
+                .map(|a| a.to_string()),
             _ => None,
         }
         .unwrap_or_else(|| "an address".to_owned()),

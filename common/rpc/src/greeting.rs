@@ -85,8 +85,7 @@ where
 {
     let first = stream.read_u8().await?;
     if first != MAGIC[0] {
-        let refusal =
-            if first == TLS_HANDSHAKE { Refusal::SpeaksTls } else { Refusal::NotAWorker };
+        let refusal = if first == TLS_HANDSHAKE { Refusal::SpeaksTls } else { Refusal::NotAWorker };
         return Ok(Err(refusal));
     }
     let mut rest = [0; MAGIC.len() - 1];

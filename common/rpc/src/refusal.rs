@@ -97,9 +97,11 @@ pub(crate) fn seen_by_client(error: &io::Error) -> Option<String> {
             "the coordinator did not accept this worker's certificate ({alert:?}); give both sides the files \
              of one `medevo-coord certs init`"
         ),
-        TlsError::InvalidMessage(_) => "the coordinator does not speak TLS; leave --certificates out, or \
+        TlsError::InvalidMessage(_) => {
+            "the coordinator does not speak TLS; leave --certificates out, or \
                                         start the run with `cluster.certificates`"
-            .to_owned(),
+                .to_owned()
+        }
         other => format!("TLS failed: {other}"),
     })
 }

@@ -125,6 +125,9 @@ fn warn_if_readable_by_others(key: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(key).map_or(0, |file| file.permissions().mode() & 0o777);
     if mode & 0o007 != 0 {
-        tracing::warn!("every user of this machine can read {} (mode {mode:o}); chmod 600 it", key.display());
+        tracing::warn!(
+            "every user of this machine can read {} (mode {mode:o}); chmod 600 it",
+            key.display()
+        );
     }
 }

@@ -104,7 +104,8 @@ async fn right_certificates_and_the_right_token_are_let_in_under_any_address() {
 }
 
 #[tokio::test]
-async fn a_worker_without_a_certificate_of_this_run_is_turned_away_with_a_reason_for_the_operator() {
+async fn a_worker_without_a_certificate_of_this_run_is_turned_away_with_a_reason_for_the_operator()
+{
     let run = Authority::new("run");
     let (ours, theirs) = (run.directory(), Authority::new("other").directory());
     let server = Server::start(coordinator(ours.path()), Limits::default()).await;
@@ -166,10 +167,9 @@ async fn plain_and_tls_that_meet_say_so_on_both_sides_at_once() {
 async fn who_says_nothing_is_dropped_at_the_deadline_while_others_are_served() {
     let run = Authority::new("run").directory();
     let limits = Limits { greeting: Duration::from_millis(300), ..Limits::default() };
-    for (server, client) in [
-        (Security::Plain, Security::Plain),
-        (coordinator(run.path()), worker(run.path())),
-    ] {
+    for (server, client) in
+        [(Security::Plain, Security::Plain), (coordinator(run.path()), worker(run.path()))]
+    {
         let server = Server::start(server, limits).await;
         let mut silent = TcpStream::connect(server.address).await.unwrap();
         server.serves(client).await;

@@ -110,8 +110,7 @@ fn messages() -> Vec<Vec<u8>> {
         train: TrainSettings::default(),
         lora: Some(LoraSettings::default()),
     };
-    let hello =
-        Hello { tag: tag(), device: "cpu".into(), address: "127.0.0.1".into(), pid: 4_000 };
+    let hello = Hello { tag: tag(), device: "cpu".into(), address: "127.0.0.1".into(), pid: 4_000 };
     let (generation, step, attempt) = (Generation(3), Step(4), Attempt(5));
     let member = Member { tag: tag(), address: "127.0.0.1".into() };
     let answers = vec![TrainAnswer { ids: vec![1, 2], count: 2, advantage: 0.5, logprobs: vec![] }];
@@ -218,8 +217,7 @@ fn a_length_from_the_wire_sets_little_aside() {
 fn a_deadline_far_ahead_is_an_error() {
     let trace = tarpc::context::current().trace_context;
     let body = || CoordinatorRequest::Heartbeat { from: tag() };
-    let with =
-        |deadline: Duration| encode(&(0_u32, (deadline, trace), 1_u64, body())).unwrap();
+    let with = |deadline: Duration| encode(&(0_u32, (deadline, trace), 1_u64, body())).unwrap();
     assert!(decode_request(&with(Duration::from_secs(30))).is_ok());
     for deadline in [Duration::MAX, Duration::from_secs(1 << 40), Duration::from_secs(7 * 86_400)] {
         assert!(decode_request(&with(deadline)).is_err(), "{deadline:?}");
@@ -270,7 +268,7 @@ fn apply(all: &[Vec<u8>], bytes: &mut Vec<u8>, damage: Damage) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
     fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..600)) {

@@ -237,17 +237,17 @@ async fn carry(
         for index in 0..local.workers {
             let worker = WorkerId(format!("w{index}"));
             let mut arguments: Vec<OsString> = [
-                    "join",
-                    "--coordinator",
-                    &format!("{target}:{port}"),
-                    "--worker-id",
-                    &worker.0,
-                    "--address",
-                    &config.cluster.collective_address,
-                    "--die-with-parent",
-                ]
-                .map(Into::into)
-                .to_vec();
+                "join",
+                "--coordinator",
+                &format!("{target}:{port}"),
+                "--worker-id",
+                &worker.0,
+                "--address",
+                &config.cluster.collective_address,
+                "--die-with-parent",
+            ]
+            .map(Into::into)
+            .to_vec();
             if let Some(directory) = &config.cluster.certificates {
                 arguments.extend(["--certificates".into(), directory.into()]);
             }

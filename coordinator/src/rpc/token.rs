@@ -86,7 +86,8 @@ mod tests {
         let file = dir.path().join("token");
         std::fs::write(&file, "sixteen characters\n").expect("written");
         assert!(Token::find(Some(&file)).expect("a token").admits("sixteen characters"));
-        let missing = format!("{:#}", Token::find(Some(&dir.path().join("none"))).expect_err("none"));
+        let missing =
+            format!("{:#}", Token::find(Some(&dir.path().join("none"))).expect_err("none"));
         assert!(missing.contains("none"), "{missing}");
     }
 
