@@ -148,6 +148,7 @@ impl Driver {
                 command = self.commands.recv() => match command {
                     Some(Command::Step { at, input, reply }) => self.step(at, input, reply).await,
                     Some(Command::Abort { reason }) => self.halt(reason),
+                    Some(Command::Note { name, sentence }) => self.note(name, &sentence),
                     Some(Command::Shutdown) | None => break,
                 },
                 _ = ticks.tick() => self.step(self.clock.now(), Input::Tick, None).await,
@@ -266,6 +267,12 @@ impl Driver {
         })?;
         self.journal = written.context("the store's writer broke off")??;
         Ok(())
+    }
+
+    fn note(&mut self, name: &str, sentence: &str) {
+        if let Err(error) = self.chronicle.note(name, sentence) {
+            self.halt(format!("writing the event stream: {error:#}"));
+        }
     }
 
     async fn finish_effect(&mut self, done: Done) {
