@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak clean
+.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ bench-profile: build setup-peers ## where the engine's time goes, by perf
 
 soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
 	cargo test -p medevo-tests --test soak -- --nocapture
+
+fuzz: setup ## the decoder of the control plane, with libFuzzer, for a minute (SECONDS=600: longer)
+	@ops/fuzz $(SECONDS)
 
 clean: ## what the build and the demo made; .venv stays
 	rm -rf target runs
