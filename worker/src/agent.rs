@@ -28,7 +28,7 @@ pub struct Plan {
     pub worker: WorkerId,
     /// The run's join token.
     pub token: Token,
-    /// Device, for people ("cpu").
+    /// Device, for people ("cpu", "cuda:0").
     pub device: String,
     /// Address at which other workers reach this one.
     pub address: String,

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     agent::{self, Plan},
     cli::JoinArgs,
+    device,
     fault::Fault,
     port,
     token::Token,
@@ -30,7 +31,7 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         fault: Fault::from_env(&args.worker_id)?,
         coordinator: args.coordinator,
         worker: WorkerId(args.worker_id),
-        device: format!("{:?}", args.device).to_lowercase(),
+        device: device::name(args.device),
         address: args.address,
         join_deadline: Duration::from_secs(args.join_deadline),
         leader_grace: Duration::from_secs(args.leader_grace),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use medevo_common::config::{RunConfig, StageSection, ValidConfig};
+use medevo_common::config::{RunConfig, StageSection, ValidConfig, WorkerDevice};
 use medevo_core::api::Outcome;
 use medevo_types::{WorkerId, messages::EngineSetup};
 use tokio::{net::TcpListener, time::timeout};
@@ -207,6 +207,8 @@ async fn carry(
                     &worker.0,
                     "--address",
                     &config.cluster.collective_address,
+                    "--device",
+                    &device(config.cluster.device, index),
                     "--die-with-parent",
                 ]
                 .map(Into::into)
@@ -236,6 +238,14 @@ async fn carry(
     }
     server.abort();
     conclude(&config, &run_dir, &over.outcome)
+}
+
+/// What the worker with this number computes on, for its command line.
+fn device(device: WorkerDevice, number: usize) -> String {
+    match device {
+        WorkerDevice::Cpu => "cpu".to_owned(),
+        WorkerDevice::Cuda => format!("cuda:{number}"),
+    }
 }
 
 /// How the engine of every worker is set up. Threads are shared evenly among this machine's workers.
@@ -290,4 +300,17 @@ fn conclude(config: &RunConfig, run_dir: &RunDir, outcome: &Outcome) -> anyhow::
             Exit::Failed
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two workers on one GPU could not form a communicator.
+    #[test]
+    fn each_worker_has_a_gpu_of_its_own() {
+        let names = |of| [0, 1, 2].map(|number| device(of, number));
+        assert_eq!(names(WorkerDevice::Cuda), ["cuda:0", "cuda:1", "cuda:2"]);
+        assert_eq!(names(WorkerDevice::Cpu), ["cpu"; 3]);
+    }
 }

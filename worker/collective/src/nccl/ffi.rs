@@ -90,7 +90,13 @@ impl Cuda {
         // SAFETY: the device came from `device::get`. The context is torch's own, held by one more owner.
         let context = unsafe { cuda::primary_ctx::retain(device) }
             .map_err(|error| format!("GPU {ordinal} gives no context: {error}"))?;
-        Ok(Self { ordinal, device, context, stream: cuda::stream::null(), places: Mutex::default() })
+        Ok(Self {
+            ordinal,
+            device,
+            context,
+            stream: cuda::stream::null(),
+            places: Mutex::default(),
+        })
     }
 
     /// As [`open`](Self::open), with a stream of its own that does not wait for torch's.

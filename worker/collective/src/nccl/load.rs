@@ -16,6 +16,7 @@ pub fn load_libtorch_cuda() -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(error) => Err(error.to_string()),
+        // With its source, which names the library that is missing.
+        Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
     }
 }
