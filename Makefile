@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak clean
+.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak gpu clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,10 @@ bench-profile: build setup-peers ## where the engine's time goes, by perf
 
 soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
 	cargo test -p medevo-tests --test soak -- --nocapture
+
+gpu: ## what only a GPU can show: NCCL, its order with torch, the engine on CUDA; says so where there is none
+	@ops/setup $(shell command -v nvidia-smi >/dev/null && echo --gpu)
+	cargo test --workspace --test gpu -- --nocapture --test-threads=1
 
 clean: ## what the build and the demo made; .venv stays
 	rm -rf target runs
