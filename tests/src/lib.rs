@@ -2,6 +2,7 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod etcd;
 pub mod footprint;
 pub mod history;
 pub mod lab;

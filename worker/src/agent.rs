@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use medevo_rpc::{Backoff, CallError, Client};
+use medevo_rpc::{Backoff, CallError, Client, ClientSecurity, Credentials};
 use medevo_types::{
     Incarnation, WorkerId, WorkerTag,
     messages::{
@@ -28,6 +28,8 @@ pub struct Plan {
     pub worker: WorkerId,
     /// The run's join token.
     pub token: Token,
+    /// TLS or not.
+    pub security: ClientSecurity,
     /// Device, for people ("cpu").
     pub device: String,
     /// Address at which other workers reach this one.
@@ -85,15 +87,17 @@ pub enum AgentError {
 /// # Errors
 /// See [`AgentError`].
 pub async fn run(plan: Plan, build: Build) -> Result<String, AgentError> {
-    let client = Arc::new(Client::new(&plan.coordinator));
+    let token = plan.token.reveal().to_owned();
+    let credentials = Credentials { token, security: plan.security.clone() };
+    let client = Arc::new(Client::new(&plan.coordinator, credentials.clone()));
     let engine = EngineThread::start(build, Arc::clone(&client), plan.fault.clone())
         .map_err(AgentError::Engine)?;
     let mut tag = later_life(&plan.worker, Incarnation(0));
     let welcome = join(&client, &plan, &tag, plan.join_deadline).await?;
     tracing::info!(worker = %tag.worker, run = welcome.run_id, "joined");
     // Setting the engine up takes its time, so the lease comes first.
-    let lease =
-        Lease::keep(&plan.coordinator, tag.clone(), ttl(&welcome)).map_err(AgentError::Engine)?;
+    let lease = Lease::keep(&plan.coordinator, credentials, tag.clone(), ttl(&welcome))
+        .map_err(AgentError::Engine)?;
     engine.prepare(welcome.engine.clone()).await.map_err(AgentError::Engine)?;
 
     let (run_id, mut setup) = (welcome.run_id, welcome.engine);
@@ -283,7 +287,6 @@ async fn join(
 ) -> Result<Welcome, AgentError> {
     let hello = Hello {
         tag: tag.clone(),
-        token: plan.token.reveal().to_owned(),
         device: plan.device.clone(),
         address: plan.address.clone(),
         pid: std::process::id(),
@@ -292,9 +295,6 @@ async fn join(
         worker: plan.worker.clone(),
         coordinator: plan.coordinator.clone(),
         advice: match reason {
-            JoinRefused::NotAdmitted => {
-                "; check that MEDEVO_TOKEN or --token-file holds this run's token"
-            }
             JoinRefused::OldLife(_) => "; give every worker a name of its own",
             JoinRefused::Full | JoinRefused::Over => "",
         },

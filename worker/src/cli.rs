@@ -8,6 +8,7 @@ use tch::Device;
 const EXAMPLES: &str = "\
 Examples:
   MEDEVO_TOKEN=... medevo-worker join --coordinator 10.0.0.5:7000 --worker-id w0 --address 10.0.0.6
+  medevo-worker join --coordinator 10.0.0.5:7000 --worker-id w0 --token-file token --certificates certs
   medevo-worker generate --model DIR --image scan.jpg --question 'Is there a mass?' --greedy --json
   medevo-worker generate --model DIR --question 'What is MRI?' --n 8 --temperature 0.7 --seed 1
   medevo-worker logprobs --model DIR --input pairs.jsonl --json
@@ -59,6 +60,9 @@ pub struct JoinArgs {
     /// File with the run's join token, instead of the environment variable MEDEVO_TOKEN.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Directory with ca.pem, worker.pem and worker.key, for a coordinator with `cluster.certificates`.
+    #[arg(long, value_name = "DIR")]
+    pub certificates: Option<PathBuf>,
     /// How long to wait for a coordinator that is not up yet, seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub join_deadline: u64,

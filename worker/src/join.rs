@@ -3,6 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
+use medevo_rpc::Security;
 use medevo_types::WorkerId;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,6 +27,7 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         die_with_parent()?;
     }
     let plan = Plan {
+        security: Security::of_worker(args.certificates.as_deref())?,
         token: Token::find(args.token_file.as_deref())?,
         fault: Fault::from_env(&args.worker_id)?,
         coordinator: args.coordinator,

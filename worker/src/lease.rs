@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use medevo_rpc::Client;
+use medevo_rpc::{Client, Credentials};
 use medevo_types::WorkerTag;
 use tokio::sync::watch;
 
@@ -29,9 +29,14 @@ impl Lease {
     ///
     /// # Errors
     /// The system has no thread or no runtime to give.
-    pub fn keep(address: &str, tag: WorkerTag, ttl: Duration) -> anyhow::Result<Self> {
+    pub fn keep(
+        address: &str,
+        credentials: Credentials,
+        tag: WorkerTag,
+        ttl: Duration,
+    ) -> anyhow::Result<Self> {
         let (term, terms) = watch::channel(Term { tag, ttl });
-        let client = Client::new(address);
+        let client = Client::new(address, credentials);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -14,8 +14,6 @@ use crate::{
 pub struct Hello {
     /// Name and life.
     pub tag: WorkerTag,
-    /// Join token of the run.
-    pub token: String,
     /// Device it computes on, for people ("cpu", "cuda:0").
     pub device: String,
     /// Address at which other workers reach its collective ("127.0.0.1").
@@ -63,9 +61,6 @@ pub struct EngineSetup {
 /// Why a worker may not join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum JoinRefused {
-    /// Wrong token: little is said to the caller on purpose.
-    #[error("not admitted to this run")]
-    NotAdmitted,
     /// A later life of the same worker has joined.
     #[error("worker {0} has already joined in a later life")]
     OldLife(WorkerId),
