@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu clean
+.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos resume-table clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,19 @@ bench-profile: build setup-peers ## where the engine's time goes, by perf
 
 soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
 	cargo test -p medevo-tests --test soak -- --nocapture
+
+chaos: build ## the kill matrix, into target/chaos/kill-matrix.json (RUNS=n a cell; VICTIM, PHASE: only these); with SEED=k MINUTES=m a random schedule instead
+ifdef SEED
+	SEED=$(SEED) MINUTES=$(or $(MINUTES),5) cargo test -p medevo-tests --test schedule -- --ignored --nocapture
+else
+	RUNS=$(or $(RUNS),3) VICTIM="$(VICTIM)" PHASE="$(PHASE)" cargo test -p medevo-tests --test kill_matrix -- --ignored --nocapture
+endif
+
+resume-table: build ## interrupted and resumed against never interrupted: figures, weights, moments
+	ALL=1 cargo test -p medevo-tests --test resume -- --nocapture --test-threads 1
+
+machinery: build ## what leases, ballots, digests and checkpoints cost a step (after `make demo`)
+	ops/bench/machinery.py
 
 fuzz: setup ## the decoder of the control plane, with libFuzzer, for a minute (SECONDS=600: longer)
 	@ops/fuzz $(SECONDS)

@@ -62,9 +62,7 @@ impl Driver {
         for event in &events {
             self.pace.note(event);
             self.chronicle.event(event).context("writing the event stream")?;
-            if let Some(fault) = &self.fault {
-                fault.strike(event);
-            }
+            self.fault.take_if(|fault| fault.strike(event));
         }
         for evaluation in &evaluations {
             self.chronicle.evaluated(evaluation).context("writing the event stream")?;
