@@ -20,7 +20,7 @@ Exit codes:
   3  drained on request (Ctrl-C or SIGTERM); `resume` goes on
 
 Environment:
-  RUST_LOG      what to log to standard error (default: warn)
+  RUST_LOG      what to log to standard error (default: warn,tarpc=error)
   MEDEVO_TOKEN  join token, so that workers elsewhere can take part (default: a new one per run)";
 
 /// Label-free reinforcement learning of medical vision-language models at test time.
