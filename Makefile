@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz clean
+.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos resume-table clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -10,6 +10,9 @@ setup: ## libtorch and protoc into .venv (idempotent)
 setup-peers: setup ## transformers, peft and trl into .peers, with .venv's torch (idempotent)
 	@ops/setup-peers
 
+setup-services: ## etcd from Debian, for the tests that run it (idempotent)
+	@ops/setup-services
+
 build: setup ## the two binaries, into target/debug
 	cargo build --bins
 
@@ -19,7 +22,7 @@ demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 m
 demo-full: build ## the demo with three seeds and the TTRL baseline
 	@ops/demo/run 0 1 2 --ttrl
 
-test: build setup-peers ## every test, with real processes, and transformers, PEFT and TRL beside them
+test: build setup-peers setup-services ## every test, with real processes, and transformers, PEFT and TRL beside them
 	cargo test --workspace --no-fail-fast
 
 lint: setup ## formatting, clippy with warnings denied, licences
@@ -64,8 +67,25 @@ bench-profile: build setup-peers ## where the engine's time goes, by perf
 soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
 	cargo test -p medevo-tests --test soak -- --nocapture
 
+chaos: build ## the kill matrix, into target/chaos/kill-matrix.json (RUNS=n a cell; VICTIM, PHASE: only these); with SEED=k MINUTES=m a random schedule instead
+ifdef SEED
+	SEED=$(SEED) MINUTES=$(or $(MINUTES),5) cargo test -p medevo-tests --test schedule -- --ignored --nocapture
+else
+	RUNS=$(or $(RUNS),3) VICTIM="$(VICTIM)" PHASE="$(PHASE)" cargo test -p medevo-tests --test kill_matrix -- --ignored --nocapture
+endif
+
+resume-table: build ## interrupted and resumed against never interrupted: figures, weights, moments
+	ALL=1 cargo test -p medevo-tests --test resume -- --nocapture --test-threads 1
+
+machinery: build ## what leases, ballots, digests and checkpoints cost a step (after `make demo`)
+	ops/bench/machinery.py
+
 fuzz: setup ## the decoder of the control plane, with libFuzzer, for a minute (SECONDS=600: longer)
 	@ops/fuzz $(SECONDS)
+
+gpu: ## what only a GPU can show: NCCL, its order with torch, the engine on CUDA; says so where there is none
+	@ops/setup $(shell command -v nvidia-smi >/dev/null && echo --gpu)
+	cargo test --workspace --test gpu -- --nocapture --test-threads=1
 
 clean: ## what the build and the demo made; .venv stays
 	rm -rf target runs

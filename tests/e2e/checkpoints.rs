@@ -1,11 +1,10 @@
 //! Checkpoints on bad disks: a byte that changed, no room left.
 
-use std::{path::Path, process::Command};
-
 use medevo_tests::{
     history::History,
     lab::{Lab, STEPS},
     process::{coord, finish, must},
+    small_disk::SmallDisk,
 };
 
 /// Fails when a damaged checkpoint is trusted, passed over in silence, or costs more than the steps behind
@@ -41,43 +40,6 @@ fn a_changed_byte_in_the_newest_checkpoint() {
     assert!(same, "other weights than those of an uninterrupted run: {}", said.said());
 }
 
-/// A file system in memory, gone with this value.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    /// None, with the reason printed, where this process may not mount.
-    fn mount(at: &'a Path, megabytes: u32) -> Option<Self> {
-        std::fs::create_dir(at).expect("a folder");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]).arg(at);
-        match mount.output() {
-            Ok(output) if output.status.success() => Some(Self(at)),
-            Ok(output) => {
-                let why = String::from_utf8_lossy(&output.stderr).into_owned();
-                println!("skipped: a full disk needs root, to mount a small one: {}", why.trim());
-                None
-            }
-            Err(error) => {
-                println!("skipped: a full disk needs the command mount: {error}");
-                None
-            }
-        }
-    }
-
-    fn grow(&self, megabytes: u32) {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,size={megabytes}m")]).arg(self.0);
-        let _ = must(mount);
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        // What stays mounted makes the temporary folder's own removal fail.
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
-}
-
 /// Fails when a checkpoint that did not fit is published, when what it left fills the disk for everything
 /// else, or when the run cannot be taken up once there is room.
 #[test]
@@ -95,7 +57,7 @@ fn no_room_for_a_checkpoint() {
     assert_eq!(history.of("checkpoint_published").count(), 0);
     let left = std::fs::read_dir(dir.join("checkpoints")).expect("the folder").count();
     assert_eq!(left, 0, "nothing half-written is left");
-    disk.grow(200);
+    disk.resize(200);
     let _ = lab.resume("disk/run", 2).expect_code(0);
     History::read(&dir).check(STEPS);
 }

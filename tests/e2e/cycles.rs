@@ -76,7 +76,7 @@ fn a_coordinator_killed_in_the_middle_of_a_cycle_resumes_to_the_same_weights() {
 
     for point in ["updating@8", "committing@7"] {
         let name = point.replace('@', "-");
-        let resumed = lab.killed_and_resumed(&name, launch(&lab, &name), point);
+        let resumed = lab.killed_and_resumed(&name, launch(&lab, &name), point, 2);
         let dir = lab.run_dir(&name);
         let (weights, figures) = result(&dir);
         assert_eq!(figures, whole.1, "{point}: other figures\n{}", resumed.said());

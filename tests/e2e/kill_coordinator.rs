@@ -15,7 +15,7 @@ fn kill_at(points: &[&str]) {
     let whole = weights(&lab.run_dir("whole"));
     for point in points {
         let name = point.replace('@', "-");
-        let resumed = lab.killed_and_resumed(&name, lab.launch(&name, 2), point);
+        let resumed = lab.killed_and_resumed(&name, lab.launch(&name, 2), point, 2);
         let dir = lab.run_dir(&name);
         History::read(&dir).check(STEPS);
         assert!(weights(&dir) == whole, "{point}: other weights\n{}", resumed.said());

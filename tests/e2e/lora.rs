@@ -45,7 +45,7 @@ fn a_killed_run_resumes_to_the_same_adapter() {
 
     for point in ["updating@3", "committing@8"] {
         let name = point.replace('@', "-");
-        let resumed = lab.killed_and_resumed(&name, lab.launch(&name, 2), point);
+        let resumed = lab.killed_and_resumed(&name, lab.launch(&name, 2), point, 2);
         let dir = lab.run_dir(&name);
         History::read(&dir).check(STEPS);
         assert!(tensors(&dir) == tensors(&whole), "{point}: another adapter\n{}", resumed.said());

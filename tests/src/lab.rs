@@ -5,7 +5,9 @@ use std::{
     process::Command,
 };
 
-use crate::process::{Finished, coord, finish, must, processes_naming, until, worker};
+use crate::process::{
+    Finished, coord, finish, is_stopped, must, processes_naming, signal, until, wait, worker,
+};
 
 /// A folder with data and a model, and what a test needs to run on them.
 pub struct Lab {
@@ -102,15 +104,47 @@ impl Lab {
     }
 
     /// Runs `launch`, the command of run directory `name`, until the coordinator is killed at `point`
-    /// ("phase@step"), and resumes the run with two workers to its end.
+    /// ("phase@step"), and resumes the run with `workers` to its end.
     #[must_use]
-    pub fn killed_and_resumed(&self, name: &str, mut launch: Command, point: &str) -> Finished {
+    pub fn killed_and_resumed(
+        &self,
+        name: &str,
+        mut launch: Command,
+        point: &str,
+        workers: usize,
+    ) -> Finished {
         launch.env("MEDEVO_COORD_FAULT", point);
         let killed = finish(launch);
         assert_eq!(killed.status.code(), None, "{point}: killed by a signal\n{}", killed.said());
         let dir = self.run_dir(name);
         until("workers die with their coordinator", || processes_naming(&dir).is_empty());
-        self.resume(name, 2).expect_code(0)
+        self.resume(name, workers).expect_code(0)
+    }
+
+    /// As [`Lab::killed_and_resumed`], but interrupted by Ctrl-C, so that the run drains.
+    ///
+    /// # Panics
+    /// When the coordinator ends before `point`, or does not drain.
+    #[must_use]
+    pub fn drained_and_resumed(
+        &self,
+        name: &str,
+        mut launch: Command,
+        point: &str,
+        workers: usize,
+    ) -> Finished {
+        launch.env("MEDEVO_COORD_FAULT", format!("stop:{point}"));
+        let mut child = launch.spawn().expect("the coordinator starts");
+        until(&format!("{name} stops at {point}"), || {
+            assert!(child.try_wait().is_ok_and(|ended| ended.is_none()), "{point}: it has ended");
+            is_stopped(child.id())
+        });
+        signal(child.id(), "INT");
+        signal(child.id(), "CONT");
+        // What it prints in so short a run fits a pipe.
+        let drained = wait(child).expect_code(3);
+        assert!(drained.stdout.contains("drained"), "{}", drained.said());
+        self.resume(name, workers).expect_code(0)
     }
 }
 

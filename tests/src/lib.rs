@@ -1,6 +1,10 @@
-//! End-to-end tests with real processes: the harness. The tests are in e2e/.
+//! Tests with real processes, end to end and under chaos: the harness. The tests are in e2e/ and chaos/.
 
+pub mod chaos;
+pub mod cluster;
+pub mod etcd;
 pub mod footprint;
 pub mod history;
 pub mod lab;
 pub mod process;
+pub mod small_disk;

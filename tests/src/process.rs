@@ -171,6 +171,14 @@ pub fn worker_pid(run_dir: &Path, worker: &str) -> u32 {
     found.first().unwrap_or_else(|| panic!("worker {worker} is not running")).0
 }
 
+/// Whether a process stands still after SIGSTOP.
+#[must_use]
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in parentheses may itself hold any character; the state follows it.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
 /// Sends a signal ("STOP", "CONT") to a process.
 ///
 /// # Panics

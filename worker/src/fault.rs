@@ -1,8 +1,9 @@
 //! A switch for tests only: dies by SIGKILL at a named place, as if the host had.
 //!
-//! `MEDEVO_FAULT="[WORKER:]POINT@NUMBER"`, for instance `rollout@3` or `w1:ballot@2`. With a worker's
-//! name only that worker dies; the workers of a local run share one environment. NUMBER is the step of
-//! the directive, or the generation for `form` and `restore`, which belong to no step.
+//! `MEDEVO_FAULT="[WORKER:][stop:]POINT@NUMBER"`, for instance `rollout@3`, `w1:ballot@2` or
+//! `w1:stop:rollout@3`. With a worker's name only that worker dies; the workers of a local run share one
+//! environment. NUMBER is the step of the directive, or the generation for `form` and `restore`, which
+//! belong to no step. With `stop` the worker stands still (SIGSTOP) until somebody sends SIGCONT.
 //!
 //! It works in the first life only: a worker that has joined again in the same process goes on, and
 //! with `MEDEVO_FAULT_ONCE=FILE` so does every later process, because the first one leaves FILE behind.
@@ -10,6 +11,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context, bail};
+use rustix::process::{Signal, getpid, kill_process};
 
 /// Where a worker can be made to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl FromStr for Point {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
     at: Option<(Point, u64)>,
+    stop: bool,
     once: Option<PathBuf>,
 }
 
@@ -80,20 +83,24 @@ impl Fault {
     }
 
     fn parse(text: &str, worker: &str) -> anyhow::Result<Self> {
-        let (name, place) = match text.split_once(':') {
-            Some((name, place)) => (Some(name), place),
-            None => (None, text),
+        let (to_whom, place) = text.rsplit_once(':').unwrap_or(("", text));
+        let (name, stop) = match to_whom {
+            "stop" => ("", true),
+            other => match other.strip_suffix(":stop") {
+                Some(name) => (name, true),
+                None => (other, false),
+            },
         };
         let (point, number) = place
             .split_once('@')
-            .with_context(|| format!("{text} is not [WORKER:]POINT@NUMBER"))?;
+            .with_context(|| format!("{text} is not [WORKER:][stop:]POINT@NUMBER"))?;
         let at =
             (point.parse()?, number.parse().with_context(|| format!("{number} is no number"))?);
-        let meant = name.is_none_or(|name| name == worker);
-        Ok(Self { at: meant.then_some(at), once: None })
+        let meant = name.is_empty() || name == worker;
+        Ok(Self { at: meant.then_some(at), stop, once: None })
     }
 
-    /// Dies here if it was asked to.
+    /// Dies or stands still here if it was asked to.
     pub fn reached(&self, point: Point, number: u64) {
         if self.at != Some((point, number)) {
             return;
@@ -103,10 +110,13 @@ impl Fault {
         {
             return;
         }
-        tracing::warn!(?point, number, "dying on purpose (MEDEVO_FAULT)");
-        let me = rustix::process::getpid();
-        if let Err(error) = rustix::process::kill_process(me, rustix::process::Signal::KILL) {
-            tracing::error!(%error, "could not die");
+        let signal = if self.stop { Signal::STOP } else { Signal::KILL };
+        tracing::warn!(?point, number, ?signal, "on purpose (MEDEVO_FAULT)");
+        if let Err(error) = kill_process(getpid(), signal) {
+            tracing::error!(%error, "could not signal itself");
+        }
+        if self.stop {
+            return;
         }
         // The signal may take a moment to arrive; nothing may happen after this point.
         loop {
@@ -126,6 +136,10 @@ mod tests {
         assert_eq!(at("rollout@3"), Some((Point::Rollout, 3)));
         assert_eq!(at("w1:ballot@2"), Some((Point::Ballot, 2)));
         assert_eq!(at("w0:ballot@2"), None);
+        let stops = |text: &str| Fault::parse(text, "w1").unwrap().stop;
+        assert_eq!(at("w1:stop:ballot@2"), at("stop:ballot@2"));
+        assert!(stops("w1:stop:ballot@2") && stops("stop:ballot@2") && !stops("w1:ballot@2"));
+        assert_eq!(at("w0:stop:ballot@2"), None);
         for bad in ["rollout", "dance@1", "rollout@x", ""] {
             assert!(Fault::parse(bad, "w1").is_err(), "{bad}");
         }

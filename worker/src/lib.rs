@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod device;
 mod directive;
 mod engine_thread;
 mod executor;
@@ -20,3 +21,4 @@ pub mod merge;
 pub mod port;
 mod rendezvous;
 pub mod token;
+pub mod whereabouts;

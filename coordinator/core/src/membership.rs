@@ -31,6 +31,11 @@ impl Membership {
         self.leases.len()
     }
 
+    /// Whether some life of this worker has a live lease.
+    pub fn has(&self, worker: &WorkerId) -> bool {
+        self.leases.contains_key(worker)
+    }
+
     /// Whether this very life has a live lease.
     pub fn check(&self, tag: &WorkerTag) -> Result<(), Rejection> {
         match self.leases.get(&tag.worker) {
@@ -49,6 +54,13 @@ impl Membership {
             lease.heard = now;
         }
         Ok(())
+    }
+
+    /// Counts everyone's silence from now.
+    pub fn forgive(&mut self, now: Millis) {
+        for lease in self.leases.values_mut() {
+            lease.heard = now;
+        }
     }
 
     /// Everyone, by name: the order of ranks.

@@ -22,6 +22,7 @@ impl Core {
         round: u64,
         missing: Option<usize>,
         earlier: Vec<(SampleIndex, Group)>,
+        out: &mut Output,
     ) -> Option<Draw> {
         let StageKind::Rl { data, samples, questions, sampling, features, objective, .. } =
             &self.spec.stages.get(at.stage)?.kind
@@ -41,7 +42,8 @@ impl Core {
             features: *features,
         };
         let (each, unit_ms) = (self.spec.prompts_per_unit, self.spec.deadlines.unit_ms);
-        let units = Units::cut(brief, &chosen, each, unit_ms, &mut self.next_unit);
+        let mut units = Units::cut(brief, &chosen, each, unit_ms, &mut self.next_unit);
+        self.keep_rollout(at, earlier.len(), &mut units, out);
         Some(Draw { at, round, earlier, units })
     }
 

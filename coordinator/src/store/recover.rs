@@ -1,18 +1,13 @@
-//! Taking a run over: bump the term, read the records back, find the newest checkpoint that is whole.
+//! Taking a run over: read the records back, find the newest checkpoint that is whole.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use medevo_common::manifest::Manifest;
-use medevo_core::api::{CheckpointRef, Outcome, Record, Recovered};
-use medevo_types::{Generation, Step, Term};
+use medevo_core::api::{CheckpointRef, Ledger, Outcome, Recovered};
+use medevo_store::{Store, StoreError};
 
-use super::{
-    Guard, Journal, Put, Store, StoreError,
-    records::{TERM, decode_term, encode_term, read_all},
-};
+use super::{Journal, records::read_all};
+use crate::leadership::Lead;
 
 /// What a coordinator that takes over needs to know.
 pub struct Recovery {
@@ -28,26 +23,18 @@ pub struct Recovery {
     pub journal: Journal,
 }
 
-/// Takes the run over: writes a term larger than any before, then reads what the records say. A checkpoint
-/// whose manifest or files are not good is passed over for the one before it, with a sentence and an error
-/// in the log (INV-5); the core then rolls back to it on record.
+/// Reads what the records say, for the coordinator that has the lead. A checkpoint whose manifest or files are not
+/// good is passed over for the one before it, with a sentence and an error in the log (INV-5); the core then rolls back
+/// to it on record.
 ///
 /// # Errors
-/// [`StoreError`] when the store fails or another coordinator takes over at the same moment.
-pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, StoreError> {
-    let held = store.get(TERM)?;
-    let before = held.as_deref().map_or(Ok(Term::default()), decode_term)?;
-    let term = before.next();
-    let put = Put { key: TERM.into(), value: encode_term(term) };
-    store.transact(&Guard { key: TERM.into(), expected: held }, &[put])?;
-
-    let history = history(store.as_ref())?;
+/// [`StoreError`] when the store fails or holds what cannot be read.
+pub fn recover(lead: &Lead, checkpoints: &Path) -> Result<Recovery, StoreError> {
+    let (store, term) = (lead.store().clone(), lead.term());
+    let mut ledger = ledger(store.as_ref())?;
     let mut passed_over = Vec::new();
-    let mut standing = history.checkpoints;
-    for checkpoint in &mut standing {
-        checkpoint.dir = rebase(&checkpoint.dir, checkpoints);
-        checkpoint.reference = checkpoint.reference.as_deref().map(|dir| rebase(dir, checkpoints));
-    }
+    ledger.relocate(|dir| rebase(dir, checkpoints));
+    let standing = &mut ledger.checkpoints;
     while let Some(newest) = standing.last() {
         let Err(problem) = whole(newest) else { break };
         let instead = match standing.len() {
@@ -60,20 +47,12 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
         passed_over.push(sentence);
         standing.pop();
     }
-    let checkpoint = standing.last().cloned();
-    let recovered = Recovered {
-        term,
-        generation: history.generation,
-        committed: history.committed,
-        reached: history.reached,
-        reference: checkpoint.as_ref().and_then(|newest| newest.reference.clone()),
-        checkpoint,
-    };
+    let recovered = ledger.recovered(term);
     let journal = Journal::new(store, term);
     Ok(Recovery {
         recovered,
-        outcome: history.outcome,
-        checkpoints: standing,
+        outcome: ledger.outcome,
+        checkpoints: ledger.checkpoints,
         passed_over,
         journal,
     })
@@ -84,45 +63,15 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
 /// # Errors
 /// [`StoreError`] when the store cannot be read.
 pub fn outcome(store: &dyn Store) -> Result<Option<Outcome>, StoreError> {
-    Ok(history(store)?.outcome)
+    Ok(ledger(store)?.outcome)
 }
 
-fn history(store: &dyn Store) -> Result<History, StoreError> {
-    let mut history = History::default();
+fn ledger(store: &dyn Store) -> Result<Ledger, StoreError> {
+    let mut ledger = Ledger::default();
     for record in read_all(store)? {
-        history.replay(record);
+        ledger.replay(record);
     }
-    Ok(history)
-}
-
-/// What the records add up to.
-#[derive(Default)]
-struct History {
-    generation: Generation,
-    committed: Step,
-    reached: Step,
-    checkpoints: Vec<CheckpointRef>,
-    outcome: Option<Outcome>,
-}
-
-impl History {
-    fn replay(&mut self, record: Record) {
-        self.outcome = None;
-        match record {
-            Record::Generation(generation) => self.generation = self.generation.max(generation),
-            Record::Commit { step, .. } => {
-                self.committed = step;
-                self.reached = self.reached.max(step);
-            }
-            Record::Rollback { step } => {
-                self.committed = step;
-                // Checkpoints of steps that no longer stand must never be gone back to.
-                self.checkpoints.retain(|checkpoint| checkpoint.step <= step);
-            }
-            Record::Checkpoint(checkpoint) => self.checkpoints.push(checkpoint),
-            Record::Finished(outcome) => self.outcome = Some(outcome),
-        }
-    }
+    Ok(ledger)
 }
 
 /// Where a recorded directory lies now: a run directory that was moved takes its checkpoints along.

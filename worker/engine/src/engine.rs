@@ -1,6 +1,9 @@
 //! The engine's own state: what it was set up with, what it holds, and what it remembers between calls.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::Context;
 use medevo_collective::{Collective, Solo};
@@ -117,7 +120,9 @@ impl Engine {
         if state.trains_vision() {
             self.features.clear();
         }
+        let start = Instant::now();
         let holding = state.holding(collective)?;
+        tracing::debug!(us = start.elapsed().as_micros(), "digest of weights and moments");
         self.state = Some(state);
         self.holding = Some(holding.clone());
         Ok(holding)
@@ -190,6 +195,12 @@ impl Engine {
         state.model.set_requires_grad(false, false);
         self.take(state, &mut Solo)?;
         Ok(())
+    }
+
+    /// Where all its tensors are.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// The weights in place.

@@ -1,6 +1,8 @@
 //! A step's gradient: summed over this rank's micro-batches, reduced over ranks with the counts that
 //! normalise it, and kept until a commit or a discard.
 
+use std::time::Instant;
+
 use medevo_collective::Collective;
 use medevo_types::{
     Attempt, Digest, Generation, PolicyVersion, Step,
@@ -126,7 +128,9 @@ impl Kept {
         let _no_grad = tch::no_grad_guard();
         let _ = gradient.g_mul_scalar_(1.0 / normaliser);
         let mut squares = squares(&gradient);
+        let start = Instant::now();
         let mut print = fingerprint::of(&gradient, shard.range().start);
+        tracing::debug!(us = start.elapsed().as_micros(), "digest of the gradient");
         if !shard.is_whole() {
             let seen = [squares.to_bits() as i64, print.0[0] as i64, print.0[1] as i64];
             (squares, print) = (0.0, Fingerprint::default());

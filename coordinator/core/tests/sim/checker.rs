@@ -123,7 +123,8 @@ impl Checker {
                 assert!(*generation > self.generation, "INV-3: {generation} again");
                 self.generation = *generation;
             }
-            Record::Commit { step, attempt, generation, policy, gradient } => {
+            Record::Roster(_) => {}
+            Record::Commit { step, attempt, generation, policy, gradient, .. } => {
                 assert_eq!(*step, self.committed().next(), "INV-1: steps commit once, in order");
                 let before = self.policy();
                 if let Some(asked) = &self.scoring
@@ -145,7 +146,11 @@ impl Checker {
             }
             Record::Rollback { step } => {
                 let saved = self.checkpoint.as_ref().map_or(Step(0), |c| c.step);
-                assert_eq!(*step, saved, "a rollback goes to the checkpoint");
+                let back_by_one = step.next() == self.committed();
+                assert!(
+                    *step == saved || back_by_one,
+                    "a rollback goes to the checkpoint or one step"
+                );
                 self.standing.retain(|s, _| s <= step);
                 let policy = self.policy();
                 self.chain.retain(|p, _| *p <= policy);
@@ -195,7 +200,11 @@ impl Checker {
 
     fn effect(&mut self, now: Millis, effect: &Effect) {
         match effect {
-            Effect::Score { stage, step, policy, earlier, groups } => {
+            Effect::Score { stage, step, policy, holding, earlier, groups } => {
+                assert_eq!(
+                    *holding, self.chain[policy],
+                    "candidates are those of the ranks' weights"
+                );
                 assert_eq!(*step, self.committed().next(), "INV-4: of another step");
                 assert_eq!(*policy, self.policy(), "INV-4: of another version");
                 assert_eq!(self.cycle(*step).0, *step, "INV-4: a cycle scores once, at its start");

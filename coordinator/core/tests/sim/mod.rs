@@ -49,6 +49,10 @@ pub struct Sim {
     pub quiet_every: u64,
     /// Every so many samples never train; 0: all may.
     pub dull_every: usize,
+    /// Units that were drawn.
+    pub draws: u64,
+    /// What the driver keeps of every rollout that was scored.
+    pub rollouts: BTreeMap<Step, Rollout>,
     /// Verdicts of the rollout's rounds so far, which the driver's scorer remembers.
     verdicts: Vec<GroupVerdict>,
 }
@@ -72,6 +76,8 @@ impl Sim {
             scorings: 0,
             quiet_every: 0,
             dull_every: 0,
+            draws: 0,
+            rollouts: BTreeMap::new(),
             verdicts: Vec::new(),
         }
     }
@@ -177,7 +183,15 @@ impl Sim {
     pub fn drive(&mut self, well: bool) -> bool {
         let Some(effect) = self.effects.pop_front() else { return false };
         match effect {
-            Effect::Score { step, policy, earlier, groups, .. } if well => {
+            Effect::Score { stage, step, policy, holding, earlier, groups } if well => {
+                self.keep(Rollout {
+                    stage,
+                    step,
+                    policy,
+                    holding,
+                    rounds: vec![earlier],
+                    groups: groups.clone(),
+                });
                 self.scorings += 1;
                 self.verdicts.truncate(earlier);
                 for (sample, group) in &groups[self.verdicts.len()..] {
@@ -205,6 +219,16 @@ impl Sim {
         true
     }
 
+    fn keep(&mut self, mut rollout: Rollout) {
+        let earlier = rollout.rounds[0];
+        rollout.rounds = match self.rollouts.get(&rollout.step) {
+            Some(before) if earlier > 0 => before.rounds.clone(),
+            _ => Vec::new(),
+        };
+        rollout.rounds.push(rollout.groups.len());
+        self.rollouts.insert(rollout.step, rollout);
+    }
+
     /// The number of the scoring stands in the advantage, so that the checker can tell scorings apart.
     fn verdict(&self, sample: SampleIndex, group: &medevo_types::messages::Group) -> GroupVerdict {
         let quiet = self.quiet_every > 0 && self.scorings.is_multiple_of(self.quiet_every);
@@ -230,19 +254,10 @@ impl Sim {
     }
 
     fn recovered(&self) -> Recovered {
-        let mut recovered = Recovered { term: self.checker.term.next(), ..Recovered::default() };
-        for record in &self.records {
-            match record {
-                Record::Generation(generation) => recovered.generation = *generation,
-                Record::Commit { step, .. } => {
-                    recovered.committed = *step;
-                    recovered.reached = recovered.reached.max(*step);
-                }
-                Record::Rollback { step } => recovered.committed = *step,
-                Record::Checkpoint(checkpoint) => recovered.checkpoint = Some(checkpoint.clone()),
-                Record::Finished(_) => {}
-            }
-        }
+        let mut ledger = Ledger::default();
+        self.records.iter().cloned().for_each(|record| ledger.replay(record));
+        let mut recovered = ledger.recovered(self.checker.term.next());
+        recovered.rollouts = self.rollouts.values().cloned().collect();
         recovered
     }
 

@@ -1,10 +1,13 @@
 //! The embedded store: redb, one ACID file in the run directory, one process at a time.
 
-use std::{fmt::Display, path::Path};
+use std::{fmt::Display, path::Path, time::Duration};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
 
-use super::{Guard, Put, Store, StoreError};
+use crate::{
+    Guard, LeaseId, Snapshot, Store, StoreError, Watch, Write,
+    local::{Disk, Local},
+};
 
 /// The one table.
 const RUN: TableDefinition<&str, &[u8]> = TableDefinition::new("run");
@@ -13,10 +16,10 @@ const RUN: TableDefinition<&str, &[u8]> = TableDefinition::new("run");
 /// cache buys nothing; redb's own choice, 1 GiB, would let the coordinator grow with every step of a run.
 const CACHE: usize = 1 << 20;
 
-/// `store.redb` in a run directory.
+/// `store.redb` in a run directory. Leases, and the keys under them, live in the process and go with it.
 #[derive(Debug)]
 pub struct Embedded {
-    database: Database,
+    local: Local<Redb>,
 }
 
 impl Embedded {
@@ -39,11 +42,47 @@ impl Embedded {
         let write = database.begin_write().map_err(backend("open"))?;
         write.open_table(RUN).map_err(backend("open"))?;
         write.commit().map_err(backend("open"))?;
-        Ok(Self { database })
+        Ok(Self { local: Local { disk: Redb { database }, live: Default::default() } })
     }
 }
 
 impl Store for Embedded {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.local.get(key)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.local.list(prefix)
+    }
+
+    fn transact(&self, guards: &[Guard], writes: &[Write]) -> Result<(), StoreError> {
+        self.local.transact(guards, writes)
+    }
+
+    fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.local.grant(ttl)
+    }
+
+    fn renew(&self, lease: LeaseId) -> Result<Duration, StoreError> {
+        self.local.renew(lease)
+    }
+
+    fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.local.revoke(lease)
+    }
+
+    fn watch(&self, prefix: &str, after: u64) -> Result<Box<dyn Watch>, StoreError> {
+        self.local.watch(prefix, after)
+    }
+}
+
+/// The file.
+#[derive(Debug)]
+struct Redb {
+    database: Database,
+}
+
+impl Disk for Redb {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let read = self.database.begin_read().map_err(backend("read"))?;
         let table = read.open_table(RUN).map_err(backend("read"))?;
@@ -65,17 +104,15 @@ impl Store for Embedded {
         Ok(found)
     }
 
-    fn transact(&self, guard: &Guard, puts: &[Put]) -> Result<(), StoreError> {
+    fn write(&self, writes: &[(&str, Option<&[u8]>)]) -> Result<(), StoreError> {
         let write = self.database.begin_write().map_err(backend("write"))?;
         {
             let mut table = write.open_table(RUN).map_err(backend("write"))?;
-            let held = table.get(guard.key.as_str()).map_err(backend("write"))?;
-            if held.map(|value| value.value().to_vec()) != guard.expected {
-                // Dropping the transaction aborts it.
-                return Err(StoreError::GuardFailed { key: guard.key.clone() });
-            }
-            for put in puts {
-                table.insert(put.key.as_str(), put.value.as_slice()).map_err(backend("write"))?;
+            for (key, value) in writes {
+                match value {
+                    Some(value) => table.insert(*key, *value).map_err(backend("write"))?,
+                    None => table.remove(*key).map_err(backend("write"))?,
+                };
             }
         }
         write.commit().map_err(backend("write"))
