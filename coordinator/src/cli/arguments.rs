@@ -21,7 +21,7 @@ Exit codes:
   4  another coordinator has taken the run over and leads it now
 
 Environment:
-  RUST_LOG      what to log to standard error (default: warn)
+  RUST_LOG      what to log to standard error (default: warn,tarpc=error)
   MEDEVO_TOKEN  join token, so that workers elsewhere can take part (default: a new one per run)";
 
 /// Label-free reinforcement learning of medical vision-language models at test time.
