@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak clean
+.PHONY: help setup setup-peers setup-s3 build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -10,6 +10,9 @@ setup: ## libtorch and protoc into .venv (idempotent)
 setup-peers: setup ## transformers, peft and trl into .peers, with .venv's torch (idempotent)
 	@ops/setup-peers
 
+setup-s3: ## an S3 server for the tests into .s3 (idempotent)
+	@ops/setup-s3
+
 build: setup ## the two binaries, into target/debug
 	cargo build --bins
 
@@ -19,7 +22,7 @@ demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 m
 demo-full: build ## the demo with three seeds and the TTRL baseline
 	@ops/demo/run 0 1 2 --ttrl
 
-test: build setup-peers ## every test, with real processes, and transformers, PEFT and TRL beside them
+test: build setup-peers setup-s3 ## every test, with real processes, and transformers, PEFT and TRL beside them
 	cargo test --workspace --no-fail-fast
 
 lint: setup ## formatting, clippy with warnings denied, licences

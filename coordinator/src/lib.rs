@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod cli;
 pub mod compare;
+pub mod copies;
 pub mod driver;
 pub mod launch;
 pub mod preflight;

@@ -4,3 +4,4 @@ pub mod footprint;
 pub mod history;
 pub mod lab;
 pub mod process;
+pub mod s3;

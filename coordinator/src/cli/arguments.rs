@@ -87,6 +87,25 @@ pub enum Command {
         #[arg(long)]
         workers: Option<usize>,
     },
+    /// Fetch a checkpoint's copy into a fresh directory and verify it.
+    ///
+    /// The URL is that of a copy, or of a run's copies, where the newest is taken. The directory then opens in
+    /// transformers, and can be evaluated or trained further as it lies there.
+    #[command(
+        after_help = "Examples:\n  medevo-coord fetch s3://bucket/runs/demo checkpoint\n  medevo-coord fetch \
+                            file:///mnt/copies/demo/step-000040 runs/demo/checkpoints/step-000040\n\nEnvironment: \
+                            AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.\n\nExit codes: \
+                            0 fetched and whole, 1 not, and nothing is left."
+    )]
+    Fetch {
+        /// `s3://BUCKET/PREFIX/RUN[/step-NNNNNN]` or `file:///...`.
+        url: String,
+        /// A directory that is not there yet.
+        dir: PathBuf,
+        /// Address of an S3-compatible store, instead of AWS_ENDPOINT_URL.
+        #[arg(long, value_name = "URL")]
+        endpoint: Option<String>,
+    },
     /// Say where a run stands and what it waits for.
     #[command(
         after_help = "Examples:\n  medevo-coord status runs/demo\n  medevo-coord status runs/demo \

@@ -3,6 +3,7 @@
 mod arguments;
 mod data;
 mod evaluate;
+mod fetch;
 mod plan;
 mod show;
 
@@ -52,6 +53,7 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         Command::Plan(arguments) => plan::plan(arguments),
         Command::Resume { run_dir, workers } => attended(launch::resume(&run_dir, workers)),
         Command::Evaluate(arguments) => attended(evaluate::evaluate(arguments)),
+        Command::Fetch { url, dir, endpoint } => attended(fetch::fetch(url, dir, endpoint)),
         Command::Status { run_dir, json } => show::status(&run_dir, json),
         Command::Report { run_dir } => show::report(&run_dir),
         Command::Compare { run_dirs } => show::compare(&run_dirs),

@@ -15,8 +15,9 @@ use tokio::{
 };
 
 use super::{
-    Admission, Chronicle, Clock, Handle, Identity, Pace, Plan, Status,
+    Admission, Chronicle, Clock, CopyTo, Handle, Identity, Pace, Plan, Retention, Scores, Status,
     asked::Asked,
+    copier::Copier,
     effects::{Context as EffectContext, Done, Effects},
     fault::Fault,
     handle::{Answer, Command},
@@ -43,8 +44,12 @@ pub struct Parts {
     pub chronicle: Chronicle,
     /// For manifests.
     pub identity: Identity,
-    /// Newest checkpoints to keep.
-    pub keep: usize,
+    /// Which checkpoints stay.
+    pub retention: Retention,
+    /// How good the checkpoints so far are.
+    pub scores: Scores,
+    /// Where checkpoints are copied to.
+    pub copies: Option<CopyTo>,
 }
 
 /// The driver.
@@ -65,6 +70,7 @@ pub struct Driver {
     admission: Arc<Admission>,
     commands: mpsc::Receiver<Command>,
     done: mpsc::Receiver<Done>,
+    news: mpsc::Receiver<serde_json::Value>,
     wake: watch::Sender<u64>,
     over: watch::Sender<Option<Outcome>>,
     status: watch::Sender<Status>,
@@ -77,7 +83,7 @@ impl Driver {
     /// When what the scorers remember cannot be read from the checkpoint, or the test-only fault switch
     /// is malformed.
     pub fn start(parts: Parts) -> anyhow::Result<(Handle, JoinHandle<()>)> {
-        let Parts { plan, recovery, mut chronicle, identity, keep } = parts;
+        let Parts { plan, recovery, mut chronicle, identity, retention, scores, copies } = parts;
         let Plan { spec, materialiser, scoring, evaluator } = plan;
         let materialiser = Arc::new(materialiser);
         for sentence in &recovery.passed_over {
@@ -85,15 +91,27 @@ impl Driver {
                 .note("checkpoint_passed_over", sentence)
                 .context("writing the event stream")?;
         }
+        for sentence in &recovery.mended {
+            chronicle.note("checkpoint_fetched", sentence).context("writing the event stream")?;
+        }
         let (done_sender, done) = mpsc::channel(QUEUE);
+        let (news_sender, news) = mpsc::channel(QUEUE);
+        let copier = copies.map(|to| {
+            let (term, history) = (recovery.recovered.term, recovery.checkpoints.clone());
+            Copier::start(to, term, spec.clone(), history, news_sender.clone())
+        });
+        let copying = copier.as_ref().map(Copier::copying);
         let effects = Effects::new(EffectContext {
             spec: spec.clone(),
             scoring,
             evaluator,
             materialiser: materialiser.clone(),
             identity: identity.clone(),
-            keep,
+            retention,
+            scores,
             published: recovery.checkpoints,
+            copier,
+            news: news_sender,
             done: done_sender,
         })?;
         let clock = Clock::start();
@@ -112,6 +130,7 @@ impl Driver {
             over: over_seen,
             status: status_seen,
             admission: admission.clone(),
+            copying,
         };
         let driver = Self {
             core,
@@ -129,6 +148,7 @@ impl Driver {
             admission,
             commands,
             done,
+            news,
             wake,
             over,
             status,
@@ -145,6 +165,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(done) = self.done.recv() => self.finish_effect(done).await,
+                Some(news) = self.news.recv() => self.tell(&news),
                 command = self.commands.recv() => match command {
                     Some(Command::Step { at, input, reply }) => self.step(at, input, reply).await,
                     Some(Command::Abort { reason }) => self.halt(reason),
@@ -214,6 +235,7 @@ impl Driver {
         }
         for event in &events {
             self.pace.note(event);
+            self.effects.observe(event);
             self.chronicle.event(event).context("writing the event stream")?;
             if let Some(fault) = &self.fault {
                 fault.strike(event);
@@ -221,6 +243,7 @@ impl Driver {
         }
         for evaluation in &evaluations {
             self.chronicle.evaluated(evaluation).context("writing the event stream")?;
+            self.effects.evaluated(evaluation);
         }
         for effect in effects {
             if let Some(outcome) = self.effects.carry_out(effect)? {
@@ -278,6 +301,13 @@ impl Driver {
                 }
             }
             Err(error) => self.halt(format!("{error:#}")),
+        }
+    }
+
+    /// An event of the driver's own, which nothing depends on but what people read.
+    fn tell(&mut self, news: &serde_json::Value) {
+        if let Err(error) = self.chronicle.news(news) {
+            self.halt(format!("writing the event stream: {error:#}"));
         }
     }
 

@@ -31,6 +31,9 @@ pub fn describe(config: &RunConfig, plan: &Plan, run_dir: &Path, workers: usize)
         workers, config.cluster.min_workers, config.cluster.max_workers
     ));
     line(format!("listen     {}", config.cluster.listen));
+    if let Some(url) = &config.checkpoint.copy_to {
+        line(format!("copies     {url}/{} (not tried by a dry run)", config.run.name));
+    }
     let mut first = 1;
     for (index, stage) in plan.spec.stages.iter().enumerate() {
         let number = index + 1;

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -14,13 +14,14 @@ use tokio::{net::TcpListener, time::timeout};
 
 use super::{Children, Exit, Signals, WorkerCommand, attend::attend, describe, find_worker_binary};
 use crate::{
-    driver::{Chronicle, Driver, Identity, Parts, Plan, millis},
+    copies::{Destination, mend},
+    driver::{Chronicle, CopyTo, Driver, Handle, Identity, Parts, Plan, Retention, Scores, millis},
     preflight::{self, Refused},
     report,
     rpc::{Service, Token},
     run_dir::RunDir,
     say::{complain, say},
-    store::{Embedded, outcome, recover},
+    store::{Embedded, outcome, recover_with},
 };
 
 /// How long the driver has to leave its loop.
@@ -80,15 +81,25 @@ pub async fn start(
         .unwrap_or_else(|| Path::new("runs").join(&config.run.name));
     let place = std::path::absolute(&place).map_err(Refused::because)?;
     let plan = preflight::check(&config, &place, (!how.ignore_memory).then_some(local))?;
+    let copies = copies(&config)?;
     if how.dry_run {
         say(describe(&config, &plan, &place, local));
         return Ok(Exit::Done);
+    }
+    if let Some(copies) = &copies {
+        copies.probe().await.map_err(Refused::because)?;
+        copies.refuse_used().await.map_err(Refused::because)?;
     }
     let binary = worker_binary(local)?;
     let listener = listen(&config).await?;
     let run_dir = RunDir::create(&place, &config).map_err(Refused::because)?;
     let store = Embedded::open(run_dir.path()).map_err(Refused::because)?;
-    carry(config, plan, run_dir, store, Local { workers: local, binary }, listener).await
+    carry(config, plan, run_dir, store, Local { workers: local, binary }, listener, copies).await
+}
+
+/// Where the run's checkpoints are copied to.
+fn copies(config: &ValidConfig) -> Result<Option<Destination>, Refused> {
+    Destination::of_run(&config.checkpoint, &config.run.name).map_err(Refused::because)
 }
 
 /// Goes on with the run in `run_dir` from its last good checkpoint.
@@ -113,7 +124,14 @@ pub async fn resume(run_dir: &Path, workers: Option<usize>) -> anyhow::Result<Ex
     let binary = worker_binary(local)?;
     let listener = listen(&config).await?;
     run_dir.make_folders()?;
-    carry(config, plan, run_dir, store, Local { workers: local, binary }, listener).await
+    let copies = copies(&config)?;
+    if let Some(copies) = &copies
+        && let Err(error) = copies.probe().await
+    {
+        // The run itself does not need them.
+        complain(format!("{error:#}; the run goes on without copies until that is so"));
+    }
+    carry(config, plan, run_dir, store, Local { workers: local, binary }, listener, copies).await
 }
 
 /// The workers of this machine.
@@ -156,20 +174,33 @@ async fn carry(
     store: Embedded,
     local: Local,
     listener: TcpListener,
+    copies: Option<Destination>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::catch()?;
     // The directory's own words for itself: without symbolic links on the way.
     plan.spec.checkpoints = run_dir.checkpoints();
-    let recovery = recover(Arc::new(store), &plan.spec.checkpoints)?;
+    let copying = Duration::from_secs_f64(config.checkpoint.timeout_s);
+    let until = Instant::now() + copying;
+    let recovery = recover_with(Arc::new(store), &plan.spec.checkpoints, &|checkpoint| {
+        let from = copies.as_ref()?;
+        let left = until.saturating_duration_since(Instant::now());
+        Some(mend(from, checkpoint, left).map_err(|error| format!("{error:#}")))
+    })?;
     let identity = Identity {
         run_id: config.run.name.clone(),
         seed: config.run.seed,
         config: run_dir.config_digest()?,
         run_dir: run_dir.path().to_owned(),
     };
-    let keep = config.checkpoint.keep;
+    let scores = Scores::read(&config.checkpoint, &run_dir)?;
     let chronicle = Chronicle::open(&run_dir)?;
-    let parts = Parts { plan, recovery, chronicle, identity, keep };
+    let retention = Retention::of(&config.checkpoint);
+    let copies = copies.map(|destination| CopyTo {
+        destination,
+        retention: Retention::of_copies(&config.checkpoint),
+        timeout: copying,
+    });
+    let parts = Parts { plan, recovery, chronicle, identity, retention, scores, copies };
     let (driver, task) = Driver::start(parts)?;
 
     let token = match std::env::var("MEDEVO_TOKEN") {
@@ -229,6 +260,9 @@ async fn carry(
         _ = children.stop() => {}
         _ = signals.next() => children.hurry(&mut Vec::new()).await,
     }
+    if !over.at_once {
+        settle(&driver, copying, &mut signals).await;
+    }
     driver.shutdown().await;
     match timeout(LEAVE, task).await {
         Ok(joined) => joined.context("the driver broke off")?,
@@ -236,6 +270,17 @@ async fn carry(
     }
     server.abort();
     conclude(&config, &run_dir, &over.outcome)
+}
+
+/// Waits for the last copy, not longer than for any other, nor past a signal.
+async fn settle(driver: &Handle, limit: Duration, signals: &mut Signals) {
+    let Some(copying) = driver.copying() else { return };
+    let Some(what) = copying.now() else { return };
+    say(format!("waiting for the copy of {what}, up to {} s (Ctrl-C: not)", limit.as_secs()));
+    tokio::select! {
+        () = copying.settle(limit) => {}
+        _ = signals.next() => copying.settle(Duration::ZERO).await,
+    }
 }
 
 /// How the engine of every worker is set up. Threads are shared evenly among this machine's workers.

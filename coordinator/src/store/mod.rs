@@ -11,4 +11,4 @@ pub use embedded::Embedded;
 pub use key_value::{Guard, Put, Store, StoreError};
 pub use memory::Memory;
 pub use records::Journal;
-pub use recover::{Recovery, outcome, recover};
+pub use recover::{Mend, Recovery, is_checkpoint, matches, outcome, recover, recover_with};

@@ -16,7 +16,9 @@ use medevo_common::{
     manifest::hash_file,
 };
 use medevo_coord::{
-    driver::{Chronicle, Driver, Handle, Identity, Parts, Plan, resolve},
+    driver::{
+        Chronicle, CopyTo, Driver, Handle, Identity, Parts, Plan, Retention, Scores, resolve,
+    },
     run_dir::RunDir,
     store::{Memory, recover},
 };
@@ -102,6 +104,11 @@ impl Run {
 
     /// A coordinator on this run's store.
     pub fn coordinator(&self) -> (Handle, JoinHandle<()>) {
+        self.coordinator_with(None)
+    }
+
+    /// A coordinator that copies its checkpoints.
+    pub fn coordinator_with(&self, copies: Option<CopyTo>) -> (Handle, JoinHandle<()>) {
         let recovery = recover(Arc::new(self.store.clone()), &self.dir.checkpoints())
             .expect("a store that works");
         let identity = Identity {
@@ -111,8 +118,11 @@ impl Run {
             run_dir: self.dir.path().to_owned(),
         };
         let chronicle = Chronicle::open(&self.dir).expect("a run directory that works");
-        let parts = Parts { plan: self.plan(), recovery, chronicle, identity, keep: 1 };
-        Driver::start(parts).expect("a driver")
+        let scores = Scores::read(&self.config.checkpoint, &self.dir).expect("readable events");
+        let retention = Retention::of(&self.config.checkpoint);
+        let plan = self.plan();
+        Driver::start(Parts { plan, recovery, chronicle, identity, retention, scores, copies })
+            .expect("a driver")
     }
 
     /// The event stream so far.
