@@ -276,6 +276,35 @@ fn values_out_of_range_name_their_path_and_the_way_out() {
 }
 
 #[test]
+fn a_store_that_cannot_work_is_refused_with_the_way_out() {
+    let etcd = ["store.kind=etcd", "store.endpoints=[\"https://a:2379\", \"https://b:2379\"]"];
+    let good = [&etcd[..], &["store.ca=ca.pem", "store.cert=c.pem", "store.key=c.key"]].concat();
+    let config = parse(GOOD, &good).unwrap().validate().expect("a store of a cluster");
+    assert_eq!(config.store.ca.as_deref(), Some(Path::new("/runs/ca.pem")));
+    assert_eq!(config.store.prefix, "/medevo");
+    assert!(parse(GOOD, &[]).unwrap().validate().is_ok(), "the embedded store needs no section");
+    let secured = |set: &str| invalid(&[&good[..], &[set]].concat());
+    for (all, said) in [
+        (invalid(&["store.kind=etcd"]), "`store.endpoints` is empty"),
+        (invalid(&["store.endpoints=[\"http://a:1\"]"]), "store.kind is \"embedded\""),
+        (invalid(&etcd), "`store.ca` is missing"),
+        (secured("store.endpoints=[\"a:1\"]"), "`store.endpoints[0]` must be http://host:port"),
+        (
+            secured("store.endpoints=[\"https://a:1\", \"http://b:1\"]"),
+            "`store.endpoints[1]` is \"http://b:1\", but others are https",
+        ),
+        (secured("store.endpoints=[\"http://a:1\"]"), "`store.endpoints` are not https"),
+        (secured("store.prefix=medevo"), "`store.prefix` must start with `/`"),
+        (secured("store.user=coord"), "`store.password_env` and store.user belong together"),
+        (invalid(&[&etcd[..], &["store.cert=c.pem"]].concat()), "`store.key` and store.cert"),
+        (secured("store.leader_ttl_s=0"), "`store.leader_ttl_s` must be more than 0 s"),
+        (secured("store.patience_s=0"), "`store.patience_s` must be more than 0 s"),
+    ] {
+        assert!(all.contains(said), "{said}: {all}");
+    }
+}
+
+#[test]
 fn a_value_out_of_range_is_named_with_its_line_when_the_file_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.toml");

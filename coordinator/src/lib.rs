@@ -6,6 +6,7 @@ pub mod cli;
 pub mod compare;
 pub mod driver;
 pub mod launch;
+pub mod leadership;
 pub mod preflight;
 pub mod progress;
 pub mod report;

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use medevo_coord::store::Embedded;
+use medevo_store::Embedded;
 
 /// A folder with a complete-looking model, one labelled question with its image, and a run file.
 struct Bench {

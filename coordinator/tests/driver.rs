@@ -10,28 +10,9 @@ use medevo_core::api::Outcome;
 use medevo_types::messages::Directive;
 use tokio::time::timeout;
 
-const THREE_STEPS: &str = r#"
-    [[stage]]
-    kind = "evaluate"
-    name = "before"
-    data = ["target"]
-    majority_n = 3
-    [[stage]]
-    kind = "rl"
-    name = "adapt"
-    data = "target"
-    steps = 3
-    questions = 4
-    rollout = { n = 6 }
-    [[stage]]
-    kind = "evaluate"
-    name = "after"
-    data = ["target"]
-"#;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_of_three_steps_reaches_done() {
-    let run = Run::new(THREE_STEPS);
+    let run = Run::new(fleet::THREE_STEPS);
     let (handle, task) = run.coordinator();
     let workers = ["w0", "w1"].map(|name| Worker::new(name, 1).start(&handle));
     assert_eq!(outcome(&handle).await, Outcome::Done);
@@ -119,15 +100,14 @@ async fn rollouts_go_on_until_enough_groups_train_and_serve_two_steps_each() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_finished_run_is_known_as_done_and_its_checkpoint_is_whole() {
-    let run = Run::new(THREE_STEPS);
+    let run = Run::new(fleet::THREE_STEPS);
     let (handle, task) = run.coordinator();
     let _worker = Worker::new("w0", 1).start(&handle);
     assert_eq!(outcome(&handle).await, Outcome::Done);
     handle.shutdown().await;
     timeout(Duration::from_secs(10), task).await.expect("the driver leaves").expect("no panic");
 
-    let store = std::sync::Arc::new(run.store.clone());
-    let found = medevo_coord::store::recover(store, &run.dir.checkpoints()).expect("a term");
+    let found = medevo_coord::store::recover(&run.lead(), &run.dir.checkpoints()).expect("a term");
     assert_eq!(found.outcome, Some(Outcome::Done));
     let checkpoint = found.recovered.checkpoint.expect("one at the stage's end");
     assert_eq!(checkpoint.step.0, 3);
@@ -136,7 +116,7 @@ async fn a_finished_run_is_known_as_done_and_its_checkpoint_is_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drained_run_goes_on_with_another_coordinator() {
-    let run = Run::new(THREE_STEPS);
+    let run = Run::new(fleet::THREE_STEPS);
     let (handle, task) = run.coordinator();
     let survivor = Worker::new("w0", 1).start(&handle);
     // The loss of w1 holds the run in step 2, so that the drain comes neither too early nor too late.
@@ -168,7 +148,7 @@ async fn a_drained_run_goes_on_with_another_coordinator() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_run_goes_on_when_a_worker_dies_in_an_update() {
-    let run = Run::new(THREE_STEPS);
+    let run = Run::new(fleet::THREE_STEPS);
     let (handle, _task) = run.coordinator();
     let _survivor = Worker::new("w0", 1).start(&handle);
     let mut mortal = Worker::new("w1", 1);
@@ -183,7 +163,7 @@ async fn the_run_goes_on_when_a_worker_dies_in_an_update() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_acted_on_that_could_not_be_recorded() {
-    let run = Run::new(THREE_STEPS);
+    let run = Run::new(fleet::THREE_STEPS);
     let (handle, _task) = run.coordinator();
     run.store.fail_writes(true);
     let worker = Worker::new("w0", 1);

@@ -8,6 +8,7 @@ use tch::Device;
 const EXAMPLES: &str = "\
 Examples:
   MEDEVO_TOKEN=... medevo-worker join --coordinator 10.0.0.5:7000 --worker-id w0 --address 10.0.0.6
+  medevo-worker join --run-dir /shared/runs/x --worker-id w1 --address 10.0.0.7
   medevo-worker join --coordinator 10.0.0.5:7000 --worker-id w0 --token-file token --certificates certs
   medevo-worker generate --model DIR --image scan.jpg --question 'Is there a mass?' --greedy --json
   medevo-worker generate --model DIR --question 'What is MRI?' --n 8 --temperature 0.7 --seed 1
@@ -45,9 +46,13 @@ pub enum Command {
 /// Arguments of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// The coordinator, HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
-    pub coordinator: String,
+    /// The coordinator, HOST:PORT; it has to stay there.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, required_unless_present = "run_dir")]
+    pub coordinator: Option<String>,
+    /// The run's directory, instead of --coordinator: the coordinator that leads is found in it, or in the run's
+    /// etcd, and found again when another takes over. The join token is read from it, too.
+    #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
+    pub run_dir: Option<PathBuf>,
     /// This worker's name, its own within the run.
     #[arg(long, value_name = "NAME")]
     pub worker_id: String,

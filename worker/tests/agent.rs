@@ -192,7 +192,8 @@ fn build(coordinator: &Scripted) -> (Build, Arc<AtomicUsize>) {
 
 fn plan(coordinator: &str, worker: &str) -> Plan {
     Plan {
-        coordinator: coordinator.to_owned(),
+        place: std::sync::Arc::new(coordinator.to_owned()),
+        run_dir: None,
         worker: worker.into(),
         token: Token::new("secret").unwrap(),
         security: Security::Plain,

@@ -7,6 +7,7 @@
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,12 +20,12 @@ use tarpc::{
     client::{Config, RpcError},
     context::Context,
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
 use crate::{
-    Backoff,
-    codec,
+    Backoff, codec,
     connect::{Credentials, NoConnection, connect},
+    place::{LastKnown, Locate},
     service::CoordinatorClient,
 };
 
@@ -78,7 +79,8 @@ pub enum CallError {
 
 /// A connection to the coordinator that mends itself. Use it from one runtime only.
 pub struct Client {
-    address: String,
+    place: Arc<dyn Locate>,
+    known: LastKnown,
     credentials: Credentials,
     link: Mutex<Link>,
 }
@@ -101,7 +103,16 @@ impl Client {
     /// A client of the coordinator at `address` ("host:port"); the first call connects.
     #[must_use]
     pub fn new(address: impl Into<String>, credentials: Credentials) -> Self {
-        Self { address: address.into(), credentials, link: Mutex::default() }
+        let address: String = address.into();
+        let client = Self::finding(Arc::new(address.clone()), credentials);
+        client.known.set(&address);
+        client
+    }
+
+    /// A client of whoever leads the run, at every connection anew.
+    #[must_use]
+    pub fn finding(place: Arc<dyn Locate>, credentials: Credentials) -> Self {
+        Self { place, known: LastKnown::default(), credentials, link: Mutex::default() }
     }
 
     /// A client whose connection stands.
@@ -129,8 +140,8 @@ impl Client {
 
     /// Where the coordinator is.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn address(&self) -> String {
+        self.known.get()
     }
 
     /// Asks to be let in.
@@ -307,18 +318,13 @@ impl Client {
         }
         // A pause that would use the patience up still leaves time for a last try.
         let pause = backoff.pause().min(left / 2);
-        tracing::debug!(call, coordinator = %self.address, error = %last, "trying again");
+        tracing::debug!(call, coordinator = %self.known.get(), error = %last, "trying again");
         tokio::time::sleep(pause).await;
         Ok(())
     }
 
     fn unreachable(&self, call: &'static str, start: Instant, last: String) -> CallError {
-        CallError::Unreachable {
-            call,
-            address: self.address.clone(),
-            waited: start.elapsed(),
-            last,
-        }
+        CallError::Unreachable { call, address: self.known.get(), waited: start.elapsed(), last }
     }
 
     /// The standing connection, or a new one.
@@ -327,11 +333,28 @@ impl Client {
         if let Some(stub) = &link.stub {
             return Ok((link.number, stub.clone()));
         }
-        let stream = connect(&self.address, &self.credentials, left.min(CONNECT)).await?;
+        let address = self.locate(left).await.map_err(NoConnection::Passing)?;
+        let stream = connect(&address, &self.credentials, left.min(CONNECT)).await?;
         let stub = CoordinatorClient::new(Config::default(), codec::client(stream)).spawn();
         link.number += 1;
         link.stub = Some(stub.clone());
         Ok((link.number, stub))
+    }
+
+    /// Where the coordinator is now.
+    async fn locate(&self, left: Duration) -> Result<String, String> {
+        let place = self.place.clone();
+        let found = timeout(left.min(CONNECT), spawn_blocking(move || place.locate()));
+        let found = found.await.map_err(|_| "finding the coordinator took too long".to_owned())?;
+        let address =
+            found.map_err(|error| format!("finding the coordinator broke off: {error}"))??;
+        self.known.set(&address);
+        Ok(address)
+    }
+
+    /// Gives the connection up: the next call finds the coordinator anew.
+    pub async fn forget(&self) {
+        self.link.lock().await.stub = None;
     }
 
     /// What a failed connection said, unless trying again is in vain.
@@ -339,7 +362,7 @@ impl Client {
         match failed {
             NoConnection::Passing(last) => Ok(last),
             NoConnection::TurnedAway(reason) if self.link.lock().await.number == 0 => {
-                Err(CallError::TurnedAway { address: self.address.clone(), reason })
+                Err(CallError::TurnedAway { address: self.known.get(), reason })
             }
             NoConnection::TurnedAway(last) => Ok(last),
         }

@@ -8,6 +8,7 @@ mod connect;
 mod connection;
 mod door;
 mod greeting;
+mod place;
 mod refusal;
 mod security;
 pub mod server;
@@ -20,6 +21,7 @@ pub use connect::Credentials;
 pub use door::{Door, Doorkeeper};
 pub use greeting::MAX_TOKEN_BYTES;
 pub use medevo_types::Backoff;
+pub use place::Locate;
 pub use refusal::Refusal;
 pub use security::{
     CA_FILE, COORDINATOR_FILES, COORDINATOR_NAME, ClientSecurity, Security, ServerSecurity,

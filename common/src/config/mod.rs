@@ -12,9 +12,11 @@ mod reference;
 mod rules;
 mod schema;
 mod set;
+mod store;
 mod validate;
 
 pub use error::{ConfigErrors, ConfigProblem, Place};
 pub use raw::*;
 pub use reference::reference_markdown;
+pub use store::{StoreKind, StoreSection};
 pub use validate::ValidConfig;

@@ -81,6 +81,10 @@ impl RunConfig {
         if let Some(certificates) = &mut self.cluster.certificates {
             resolve(folder, certificates);
         }
+        let store = &mut self.store;
+        for file in [&mut store.ca, &mut store.cert, &mut store.key].into_iter().flatten() {
+            resolve(folder, file);
+        }
     }
 }
 

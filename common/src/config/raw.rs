@@ -9,6 +9,8 @@ use medevo_types::settings::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::store::StoreSection;
+
 /// A run: which model, which data, which stages, on how many workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +29,9 @@ pub struct RunConfig {
     /// Checkpoints.
     #[serde(default)]
     pub checkpoint: CheckpointSection,
+    /// Where the run's state is kept.
+    #[serde(default)]
+    pub store: StoreSection,
     /// Memory and speed of the engine.
     #[serde(default)]
     pub engine: EngineSection,

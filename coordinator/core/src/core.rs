@@ -102,7 +102,10 @@ impl Core {
         if matches!(self.phase, Phase::Starting) {
             self.begin(now, out);
         }
-        self.expire(now, out);
+        match input {
+            Input::Woken => self.membership.forgive(now),
+            _ => self.expire(now, out),
+        }
         self.handle(now, input, out);
         self.check_deadline(now, out);
         out.wake |= !out.records.is_empty() || !out.effects.is_empty();
@@ -156,7 +159,7 @@ impl Core {
 
     fn handle(&mut self, now: Millis, input: Input, out: &mut Output) {
         match input {
-            Input::Tick => {}
+            Input::Tick | Input::Woken => {}
             Input::Join { tag, device, address } => {
                 let admitted = self.join(now, &tag, device, address, out);
                 out.reply = Some(Reply::Join(admitted));

@@ -56,6 +56,13 @@ impl Membership {
         Ok(())
     }
 
+    /// Counts everyone's silence from now.
+    pub fn forgive(&mut self, now: Millis) {
+        for lease in self.leases.values_mut() {
+            lease.heard = now;
+        }
+    }
+
     /// Everyone, by name: the order of ranks.
     pub fn members(&self) -> Vec<Member> {
         self.leases

@@ -18,6 +18,7 @@ Exit codes:
   1  failed; the reason is on standard error
   2  bad input; nothing was started
   3  drained on request (Ctrl-C or SIGTERM); `resume` goes on
+  4  another coordinator has taken the run over and leads it now
 
 Environment:
   RUST_LOG      what to log to standard error (default: warn)
@@ -64,6 +65,32 @@ pub enum Command {
         /// Start even if the workers need more memory than they have, as `plan` estimates it.
         #[arg(long)]
         ignore_memory: bool,
+    },
+    /// Lead a run whose workers come by themselves, or stand by for the coordinator that does.
+    ///
+    /// Workers find whoever leads with `medevo-worker join --run-dir DIR`. With the embedded store all coordinators are
+    /// on one machine; with `store.kind = "etcd"` they may be anywhere that sees the run directory. A standby goes on
+    /// from the last committed step, and workers keep their weights.
+    #[command(
+        after_help = "Examples:\n  medevo-coord serve run.toml --run-dir /shared/runs/x\n  medevo-coord serve \
+                            /shared/runs/x --standby\n\nExit codes: 0 done, 1 failed, 2 bad input, 3 drained, 4 \
+                            another coordinator has taken over."
+    )]
+    Serve {
+        /// The run file (TOML), or the directory of a run that exists.
+        target: PathBuf,
+        /// Override a key of the run file, as often as needed.
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Run directory (default: `run.dir`, else `runs/<name>`).
+        #[arg(long, value_name = "DIR")]
+        run_dir: Option<PathBuf>,
+        /// File with the join token (default: MEDEVO_TOKEN, else the token in the run directory).
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// Wait while another coordinator leads, and take over when it is gone.
+        #[arg(long)]
+        standby: bool,
     },
     /// Estimate the memory that each worker needs, and the tokens of a step; say whether it fits.
     ///

@@ -15,7 +15,7 @@ use clap::Parser;
 use arguments::{CertsCommand, Command, DataCommand, DocsCommand};
 
 use crate::{
-    launch::{self, Exit, Run},
+    launch::{self, Exit, Run, Serve},
     preflight::Refused,
     say::{complain, say},
 };
@@ -49,6 +49,9 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         Command::Launch { file, set, workers, run_dir, token_file, dry_run, ignore_memory } => {
             let run = Run { file, set, workers, run_dir, token_file, dry_run, ignore_memory };
             attended(launch::launch(run))
+        }
+        Command::Serve { target, set, run_dir, token_file, standby } => {
+            attended(launch::serve(Serve { target, set, run_dir, token_file, standby }))
         }
         Command::Plan(arguments) => plan::plan(arguments),
         Command::Resume { run_dir, workers, token_file } => {

@@ -1,6 +1,12 @@
 //! How everything else talks to the driver: bounded, with a deadline on each wait.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use medevo_core::api::{Input, Millis, Outcome};
 use medevo_types::{
@@ -41,6 +47,7 @@ pub(super) enum Answer {
 /// A handle on the driver; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
+    pub(super) deposed: Arc<AtomicBool>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) clock: Clock,
     pub(super) wake: watch::Receiver<u64>,
@@ -62,6 +69,7 @@ impl Handle {
     ) -> Result<(), JoinRefused> {
         match self.ask(Input::Join { tag, device, address }).await {
             Some(Answer::Join(answer)) => answer,
+            _ if self.deposed() => Err(JoinRefused::NotLeader),
             _ => Err(JoinRefused::Over),
         }
     }
@@ -95,6 +103,7 @@ impl Handle {
             wake.borrow_and_update();
             let answer = match self.ask(Input::Pull(from.clone())).await {
                 Some(Answer::Next(answer)) => answer?,
+                _ if self.deposed() => return Err(Rejection::NotLeader),
                 _ => return Ok(Directive::Stop { reason: "the coordinator is leaving".into() }),
             };
             if !matches!(answer, Directive::Wait { .. }) {
@@ -134,6 +143,12 @@ impl Handle {
     /// Leave the driver's loop; workers that ask from now on are told to stop.
     pub async fn shutdown(&self) {
         self.send(Command::Shutdown).await;
+    }
+
+    /// Whether another coordinator has taken the run over.
+    #[must_use]
+    pub fn deposed(&self) -> bool {
+        self.deposed.load(Ordering::SeqCst)
     }
 
     /// How the run ended, once it has.

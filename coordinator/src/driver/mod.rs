@@ -2,10 +2,13 @@
 //!
 //! For every output the order is fixed: evaluation files, records (one transaction, guarded by the term),
 //! events, effects, reply. A failure before an act means that the act does not happen: the driver halts,
-//! tells the workers to leave, and `resume` goes on from the last checkpoint.
+//! tells the workers to leave, and `resume` goes on. Before all of it, the lease: a coordinator that may have lost the lead
+//! does nothing, and tells nobody to leave (INV-8).
 
+mod acting;
 mod admission;
 mod asked;
+mod authority;
 mod chronicle;
 mod clock;
 mod effects;

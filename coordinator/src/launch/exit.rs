@@ -13,6 +13,8 @@ pub enum Exit {
     BadInput,
     /// The run was drained on request and can be resumed.
     Drained,
+    /// Another coordinator has taken the run over.
+    Deposed,
 }
 
 impl From<Exit> for ExitCode {
@@ -22,6 +24,7 @@ impl From<Exit> for ExitCode {
             Exit::Failed => 1,
             Exit::BadInput => 2,
             Exit::Drained => 3,
+            Exit::Deposed => 4,
         })
     }
 }

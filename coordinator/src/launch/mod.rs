@@ -1,10 +1,15 @@
 //! Starting a run on this machine: a coordinator in this process, workers as children.
 
 mod attend;
+mod carry;
 mod children;
 mod dry_run;
+mod entrance;
 mod exit;
+mod lead;
 mod local;
+mod roll;
+mod serve;
 mod signals;
 mod worker_binary;
 
@@ -12,5 +17,6 @@ pub use children::{Children, Ended, WorkerCommand};
 pub use dry_run::describe;
 pub use exit::Exit;
 pub use local::{Run, Start, launch, resume, start};
+pub use serve::{Serve, serve};
 pub use signals::Signals;
 pub use worker_binary::find as find_worker_binary;

@@ -1,6 +1,12 @@
 //! The join token of a run.
 
-use std::{fmt, fs::File, io::Read, path::Path};
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use anyhow::Context;
 use medevo_rpc::MAX_TOKEN_BYTES;
@@ -36,6 +42,25 @@ impl Token {
         match std::env::var("MEDEVO_TOKEN") {
             Ok(text) => Self::given(text).context("in the environment variable MEDEVO_TOKEN"),
             Err(_) => Self::fresh(),
+        }
+    }
+
+    /// As [`Token::find`], but where nothing is given, the token that lies in the run directory; a new one is put
+    /// there (mode 600) for the run's workers and standbys.
+    ///
+    /// # Errors
+    /// As [`Token::find`], or the file cannot be written.
+    pub fn of_run(file: Option<&Path>, run_dir: &Path) -> anyhow::Result<Self> {
+        let kept = run_dir.join("token");
+        if file.is_some() || std::env::var_os("MEDEVO_TOKEN").is_some() {
+            return Self::find(file);
+        }
+        let token = Self::fresh()?;
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&kept);
+        match made.and_then(|mut made| made.write_all(token.0.as_bytes())) {
+            Ok(()) => Ok(token),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Self::find(Some(&kept)),
+            Err(error) => Err(error).with_context(|| format!("writing {}", kept.display())),
         }
     }
 

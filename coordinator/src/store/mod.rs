@@ -1,14 +1,10 @@
-//! What must survive the coordinator, behind a small trait: a key-value map with prefix listing and
-//! transactions guarded by the leader's term.
+//! What must survive the coordinator: the core's records in the run's store, guarded by the leader's term.
 
-mod embedded;
-mod key_value;
-mod memory;
+mod open;
 mod records;
 mod recover;
 
-pub use embedded::Embedded;
-pub use key_value::{Guard, Put, Store, StoreError};
-pub use memory::Memory;
+pub use open::{open, require_new, settings};
 pub use records::Journal;
+pub(crate) use records::{next_term, term_guard};
 pub use recover::{Recovery, outcome, recover};

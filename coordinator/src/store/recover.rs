@@ -1,18 +1,13 @@
-//! Taking a run over: bump the term, read the records back, find the newest checkpoint that is whole.
+//! Taking a run over: read the records back, find the newest checkpoint that is whole.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use medevo_common::manifest::Manifest;
 use medevo_core::api::{CheckpointRef, Ledger, Outcome, Recovered};
-use medevo_types::Term;
+use medevo_store::{Store, StoreError};
 
-use super::{
-    Guard, Journal, Put, Store, StoreError,
-    records::{TERM, decode_term, encode_term, read_all},
-};
+use super::{Journal, records::read_all};
+use crate::leadership::Lead;
 
 /// What a coordinator that takes over needs to know.
 pub struct Recovery {
@@ -28,19 +23,14 @@ pub struct Recovery {
     pub journal: Journal,
 }
 
-/// Takes the run over: writes a term larger than any before, then reads what the records say. A checkpoint
-/// whose manifest or files are not good is passed over for the one before it, with a sentence and an error
-/// in the log (INV-5); the core then rolls back to it on record.
+/// Reads what the records say, for the coordinator that has the lead. A checkpoint whose manifest or files are not
+/// good is passed over for the one before it, with a sentence and an error in the log (INV-5); the core then rolls back
+/// to it on record.
 ///
 /// # Errors
-/// [`StoreError`] when the store fails or another coordinator takes over at the same moment.
-pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, StoreError> {
-    let held = store.get(TERM)?;
-    let before = held.as_deref().map_or(Ok(Term::default()), decode_term)?;
-    let term = before.next();
-    let put = Put { key: TERM.into(), value: encode_term(term) };
-    store.transact(&Guard { key: TERM.into(), expected: held }, &[put])?;
-
+/// [`StoreError`] when the store fails or holds what cannot be read.
+pub fn recover(lead: &Lead, checkpoints: &Path) -> Result<Recovery, StoreError> {
+    let (store, term) = (lead.store().clone(), lead.term());
     let mut ledger = ledger(store.as_ref())?;
     let mut passed_over = Vec::new();
     ledger.relocate(|dir| rebase(dir, checkpoints));

@@ -17,10 +17,12 @@ use medevo_common::{
 };
 use medevo_coord::{
     driver::{Chronicle, Driver, Handle, Identity, Parts, Plan, resolve},
+    leadership::{Lead, campaign},
     run_dir::RunDir,
-    store::{Memory, recover},
+    store::recover,
 };
 use medevo_core::api::Outcome;
+use medevo_store::{Memory, Store};
 use medevo_types::{
     Attempt, Digest, Generation, Incarnation, PolicyVersion, Step, WorkerTag,
     messages::{
@@ -31,6 +33,26 @@ use tokio::{task::JoinHandle, time::timeout};
 
 /// Answers that no worker may ever see in an rl stage.
 pub const CANARY: &str = "canary-in-the-coal-mine";
+
+/// A short supervised stage.
+pub const THREE_STEPS: &str = r#"
+    [[stage]]
+    kind = "evaluate"
+    name = "before"
+    data = ["target"]
+    majority_n = 3
+    [[stage]]
+    kind = "rl"
+    name = "adapt"
+    data = "target"
+    steps = 3
+    questions = 4
+    rollout = { n = 6 }
+    [[stage]]
+    kind = "evaluate"
+    name = "after"
+    data = ["target"]
+"#;
 
 /// A run file over the data sets `source` (for sft) and `target`.
 pub fn config(stages: &str) -> RunConfig {
@@ -100,10 +122,17 @@ impl Run {
         resolve(&self.config, &datasets, &self.dir.checkpoints()).expect("a run that makes sense")
     }
 
+    /// The lead of this run, which nobody may have.
+    pub fn lead(&self) -> Lead {
+        let store: Arc<dyn Store> = Arc::new(self.store.clone());
+        let lead = campaign(&store, "127.0.0.1:7000", Duration::from_secs(10));
+        lead.expect("a store that works").expect("nobody leads")
+    }
+
     /// A coordinator on this run's store.
     pub fn coordinator(&self) -> (Handle, JoinHandle<()>) {
-        let recovery = recover(Arc::new(self.store.clone()), &self.dir.checkpoints())
-            .expect("a store that works");
+        let lead = self.lead();
+        let recovery = recover(&lead, &self.dir.checkpoints()).expect("a store that works");
         let identity = Identity {
             run_id: "fleet".into(),
             seed: 7,
@@ -111,7 +140,7 @@ impl Run {
             run_dir: self.dir.path().to_owned(),
         };
         let chronicle = Chronicle::open(&self.dir).expect("a run directory that works");
-        let parts = Parts { plan: self.plan(), recovery, chronicle, identity, keep: 1 };
+        let parts = Parts { plan: self.plan(), lead, recovery, chronicle, identity, keep: 1 };
         Driver::start(parts).expect("a driver")
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{Incarnation, WorkerId, WorkerTag},
+    ids::{Incarnation, Term, WorkerId, WorkerTag},
     settings::{Dtype, LoraSettings, TrainSettings},
 };
 
@@ -70,6 +70,20 @@ pub enum JoinRefused {
     /// The run is over.
     #[error("the run is over")]
     Over,
+    /// This coordinator leads the run no longer: find the one that does.
+    #[error("this coordinator leads the run no longer")]
+    NotLeader,
+}
+
+/// Who leads a run, and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Its term.
+    pub term: Term,
+    /// Where workers reach it, HOST:PORT.
+    pub address: String,
+    /// Its process and the moment of its campaign, so that no two leads say the same.
+    pub life: String,
 }
 
 /// The incarnation of a life that starts now: microseconds since 1970, so later lives are larger.

@@ -12,6 +12,8 @@ use super::*;
 pub enum Input {
     /// Time passed.
     Tick,
+    /// The coordinator itself was away until now: the workers' silence meanwhile means nothing.
+    Woken,
     /// A worker asks to be let in (its token is already checked). Reply: [`Reply::Join`].
     Join {
         /// Who.

@@ -1,0 +1,192 @@
+//! Leading a run: the driver, the door for workers, the workers of this machine, and how it ends.
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use medevo_common::config::{RunConfig, StageSection, StoreKind, ValidConfig};
+use medevo_core::api::Outcome;
+use medevo_rpc::{Door, Limits};
+use medevo_types::{WorkerId, messages::EngineSetup};
+use tokio::time::timeout;
+
+use super::{
+    Children, Exit, Signals, WorkerCommand, attend::attend, entrance::Entrance, roll::Roll,
+};
+use crate::{
+    driver::{Chronicle, Driver, Identity, Parts, Plan, millis},
+    leadership::Lead,
+    report,
+    rpc::{Keeper, Refusals, Service},
+    run_dir::RunDir,
+    say::{complain, say},
+    store::recover,
+};
+
+/// How long the driver has to leave its loop.
+const LEAVE: Duration = Duration::from_secs(60);
+
+/// The workers of this machine.
+pub(super) struct Local {
+    pub(super) workers: usize,
+    pub(super) binary: Option<PathBuf>,
+}
+
+/// A run that this coordinator leads.
+pub(super) struct Task {
+    pub(super) config: ValidConfig,
+    pub(super) plan: Plan,
+    pub(super) run_dir: RunDir,
+    pub(super) lead: Lead,
+    pub(super) local: Local,
+    pub(super) entrance: Entrance,
+}
+
+/// Leads the run until it ends, or until another coordinator does.
+///
+/// # Errors
+/// What broke.
+pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Exit> {
+    let Task { config, mut plan, run_dir, lead, local, entrance } = task;
+    // The directory's own words for itself: without symbolic links on the way.
+    plan.spec.checkpoints = run_dir.checkpoints();
+    let recovery = recover(&lead, &plan.spec.checkpoints)?;
+    let members = (config.store.kind == StoreKind::Etcd).then(|| lead.store().clone());
+    let identity = Identity {
+        run_id: config.run.name.clone(),
+        seed: config.run.seed,
+        config: run_dir.config_digest()?,
+        run_dir: run_dir.path().to_owned(),
+    };
+    let keep = config.checkpoint.keep;
+    let chronicle = Chronicle::open(&run_dir)?;
+    let parts = Parts { plan, lead, recovery, chronicle, identity, keep };
+    let (driver, task) = Driver::start(parts)?;
+
+    let address = entrance.address()?;
+    let Entrance { listener, security, token } = entrance;
+    let refusals = Refusals::new(driver.clone());
+    let door = Door::new(security, Arc::new(Keeper::new(token.clone(), refusals.clone())));
+    let service = Service::new(
+        driver.clone(),
+        refusals,
+        config.run.name.clone(),
+        millis(config.cluster.lease_ttl_s),
+        engine_setup(&config),
+    );
+    // Two connections a worker, and as many again while old ones die.
+    let connections = Limits::default().connections.max(4 * config.cluster.max_workers);
+    let limits = Limits { connections, ..Limits::default() };
+    let server = tokio::spawn(medevo_rpc::serve_within(listener, service, door, limits));
+
+    let roll = members.map(|store| Roll::follow(store, driver.clone())).transpose()?;
+
+    let mut children = Children::default();
+    if let Some(binary) = local.binary {
+        for index in 0..local.workers {
+            let worker = WorkerId(format!("w{index}"));
+            let mut arguments: Vec<OsString> = [
+                "join",
+                "--coordinator",
+                &address,
+                "--worker-id",
+                &worker.0,
+                "--address",
+                &config.cluster.collective_address,
+                "--die-with-parent",
+            ]
+            .map(Into::into)
+            .to_vec();
+            if let Some(directory) = &config.cluster.certificates {
+                arguments.extend(["--certificates".into(), directory.into()]);
+            }
+            let command = WorkerCommand {
+                binary: binary.clone(),
+                arguments,
+                token: token.reveal().to_owned(),
+            };
+            let log = run_dir.worker_log(&worker.0);
+            children.start(worker, &command, &log)?;
+        }
+    }
+    say(format!("run {} in {}, listening on {address}", config.run.name, run_dir.path().display()));
+
+    let over = attend(&driver, &mut children, &mut signals, local.workers > 0).await;
+
+    // The workers are told to stop by the driver; the processes are then waited for, and reaped.
+    if over.at_once {
+        children.hurry(&mut Vec::new()).await;
+    }
+    tokio::select! {
+        _ = children.stop() => {}
+        _ = signals.next() => children.hurry(&mut Vec::new()).await,
+    }
+    driver.shutdown().await;
+    match timeout(LEAVE, task).await {
+        Ok(joined) => joined.context("the driver broke off")?,
+        Err(_) => tracing::error!("the driver did not leave within {} s", LEAVE.as_secs()),
+    }
+    drop(roll);
+    server.abort();
+    if driver.deposed() {
+        complain(
+            "another coordinator has taken this run over and leads it now; this one leaves, and has left the run \
+             alone",
+        );
+        return Ok(Exit::Deposed);
+    }
+    conclude(&config, &run_dir, &over.outcome)
+}
+
+/// How the engine of every worker is set up. Threads are shared evenly among this machine's workers.
+fn engine_setup(config: &ValidConfig) -> EngineSetup {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match config.engine.threads {
+        0 => (cores / config.cluster.workers.max(1)).max(1),
+        threads => threads,
+    };
+    EngineSetup {
+        model: config.model.path.clone(),
+        dtype: config.model.dtype,
+        seed: config.run.seed,
+        threads,
+        max_prompt_tokens: config.engine.max_prompt_tokens,
+        tokens_per_batch: config.engine.tokens_per_batch,
+        collective_timeout_ms: millis(config.cluster.collective_timeout_s),
+        freeze_vision: config.model.freeze_vision,
+        train: config.train.clone(),
+        lora: config.lora.clone(),
+    }
+}
+
+fn trains(config: &RunConfig) -> bool {
+    config.stage.iter().any(|stage| !matches!(stage, StageSection::Evaluate(_)))
+}
+
+fn conclude(config: &RunConfig, run_dir: &RunDir, outcome: &Outcome) -> anyhow::Result<Exit> {
+    match report::write(run_dir.path()) {
+        Ok(page) => say(format!("report: {}", page.display())),
+        Err(error) => tracing::warn!("the report could not be written: {error:#}"),
+    }
+    Ok(match outcome {
+        // Without training there is nothing to compare.
+        Outcome::Done if !trains(config) => Exit::Done,
+        Outcome::Done => {
+            match crate::compare::table(&[run_dir.path()]) {
+                Ok(table) => say(table.trim_end()),
+                Err(error) => tracing::warn!("the final table could not be made: {error:#}"),
+            }
+            Exit::Done
+        }
+        Outcome::Drained { reason } => {
+            say(format!(
+                "drained ({reason}); go on with `medevo-coord resume {}`",
+                run_dir.path().display()
+            ));
+            Exit::Drained
+        }
+        Outcome::Failed { reason } => {
+            complain(format!("the run failed: {reason}"));
+            Exit::Failed
+        }
+    })
+}
