@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile machinery soak chaos resume-table fuzz clean
+.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos resume-table clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,10 @@ machinery: build ## what leases, ballots, digests and checkpoints cost a step (a
 
 fuzz: setup ## the decoder of the control plane, with libFuzzer, for a minute (SECONDS=600: longer)
 	@ops/fuzz $(SECONDS)
+
+gpu: ## what only a GPU can show: NCCL, its order with torch, the engine on CUDA; says so where there is none
+	@ops/setup $(shell command -v nvidia-smi >/dev/null && echo --gpu)
+	cargo test --workspace --test gpu -- --nocapture --test-threads=1
 
 clean: ## what the build and the demo made; .venv stays
 	rm -rf target runs

@@ -34,7 +34,7 @@ pub struct Plan {
     pub token: Token,
     /// TLS or not.
     pub security: ClientSecurity,
-    /// Device, for people ("cpu").
+    /// Device, for people ("cpu", "cuda:0").
     pub device: String,
     /// Address at which other workers reach this one.
     pub address: String,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tch::Device;
 
+use crate::device;
+
 const EXAMPLES: &str = "\
 Examples:
   MEDEVO_TOKEN=... medevo-worker join --coordinator 10.0.0.5:7000 --worker-id w0 --address 10.0.0.6
@@ -43,6 +45,19 @@ pub enum Command {
     Merge(MergeArgs),
 }
 
+impl Command {
+    /// Where it computes.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Join(args) => args.device,
+            Self::Generate(args) => args.device,
+            Self::Logprobs(args) => args.device,
+            Self::Init(_) | Self::Merge(_) => Device::Cpu,
+        }
+    }
+}
+
 /// Arguments of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
@@ -56,8 +71,8 @@ pub struct JoinArgs {
     /// This worker's name, its own within the run.
     #[arg(long, value_name = "NAME")]
     pub worker_id: String,
-    /// Device to compute on.
-    #[arg(long, default_value = "cpu", value_parser = device)]
+    /// Device to compute on: cpu, cuda, or cuda:N for GPU N from 0.
+    #[arg(long, default_value = "cpu", value_parser = device::parse)]
     pub device: Device,
     /// Name or IP address of this host at which the other workers reach it.
     #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
@@ -115,8 +130,8 @@ pub struct GenerateArgs {
     /// Longest answer, tokens, the end-of-turn token included.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=32768))]
     pub max_new_tokens: u32,
-    /// Device to compute on.
-    #[arg(long, default_value = "cpu", value_parser = device)]
+    /// Device to compute on: cpu, cuda, or cuda:N for GPU N from 0.
+    #[arg(long, default_value = "cpu", value_parser = device::parse)]
     pub device: Device,
     /// Print {"prompt_ids": [...], "answers": [{"ids": [...], "text": str, "logprobs": [...]}]}.
     #[arg(long)]
@@ -135,8 +150,8 @@ pub struct LogprobsArgs {
     /// JSON lines {"image": path or null, "question": str, "answer": str}; "-" reads standard input.
     #[arg(long, value_name = "FILE.jsonl")]
     pub input: PathBuf,
-    /// Device to compute on.
-    #[arg(long, default_value = "cpu", value_parser = device)]
+    /// Device to compute on: cpu, cuda, or cuda:N for GPU N from 0.
+    #[arg(long, default_value = "cpu", value_parser = device::parse)]
     pub device: Device,
     /// Print a line {"prompt_ids": [...], "answer_ids": [...], "logprobs": [...]} for each.
     #[arg(long)]
@@ -169,16 +184,6 @@ pub struct MergeArgs {
     /// Directory to write; must not exist or be empty.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-}
-
-fn device(text: &str) -> Result<Device, String> {
-    match text {
-        "cpu" => Ok(Device::Cpu),
-        cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
-            Err("this version computes on the CPU only; use --device cpu".to_owned())
-        }
-        other => Err(format!("there is no device {other}; use --device cpu")),
-    }
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {
@@ -230,7 +235,11 @@ mod tests {
         };
         let join = "join --coordinator 127.0.0.1:7000 --worker-id w0";
         assert!(parse(join).is_ok());
-        assert!(parse(&format!("{join} --device cuda:0")).unwrap_err().contains("--device cpu"));
+        assert_eq!(
+            parse(&format!("{join} --device cuda:1")).unwrap().command.device(),
+            Device::Cuda(1)
+        );
+        assert!(parse(&format!("{join} --device gpu")).unwrap_err().contains("--device cpu"));
         assert!(parse("join --coordinator 7000 --worker-id w0").unwrap_err().contains("HOST:PORT"));
         let generate = "generate --model d --question q";
         assert!(parse(&format!("{generate} --greedy --n 3")).is_err());

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use medevo_collective::{Collective, CollectiveError, Gloo, Solo};
+use medevo_collective::{Collective, CollectiveError, Gloo, Nccl, Solo};
 use medevo_engine::EngineError;
 use medevo_rpc::Client;
 use medevo_types::{
     Generation, WorkerTag,
     messages::{Directive, Envelope, Report, Roster},
 };
+use tch::Device;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -128,22 +129,22 @@ impl Executor {
                 format!("the roster names {world} members and gives this worker rank {rank}");
             return Err(CollectiveError::new("form", message));
         };
-        let group: Box<dyn Collective> = if world == 1 {
-            Box::new(Solo)
-        } else {
-            let rendezvous = OverRpc {
-                runtime: self.runtime.clone(),
-                client: Arc::clone(&self.client),
-                from: from.clone(),
-            };
-            Box::new(Gloo::form(
-                Arc::new(rendezvous),
-                &roster.generation.to_string(),
-                roster.rank,
-                world,
-                &me.address,
-                self.collective_timeout,
-            )?)
+        let rendezvous = OverRpc {
+            runtime: self.runtime.clone(),
+            client: Arc::clone(&self.client),
+            from: from.clone(),
+        };
+        let prefix = roster.generation.to_string();
+        let (rank, timeout) = (roster.rank, self.collective_timeout);
+        let group: Box<dyn Collective> = match self.engine.device() {
+            _ if world == 1 => Box::new(Solo),
+            Device::Cuda(gpu) => {
+                Box::new(Nccl::form(&rendezvous, &prefix, rank, world, gpu, timeout)?)
+            }
+            _ => {
+                let rendezvous = Arc::new(rendezvous);
+                Box::new(Gloo::form(rendezvous, &prefix, rank, world, &me.address, timeout)?)
+            }
         };
         self.standing = Some(Standing { generation: roster.generation, group });
         Ok(())

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     agent::{self, Plan},
     cli::JoinArgs,
+    device,
     fault::Fault,
     port,
     token::{TOKEN_FILE, Token},
@@ -42,7 +43,7 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         place,
         run_dir,
         worker: WorkerId(args.worker_id),
-        device: format!("{:?}", args.device).to_lowercase(),
+        device: device::name(args.device),
         address: args.address,
         join_deadline: Duration::from_secs(args.join_deadline),
         leader_grace: Duration::from_secs(args.leader_grace),

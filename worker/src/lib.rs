@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod device;
 mod directive;
 mod engine_thread;
 mod executor;

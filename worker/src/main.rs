@@ -5,7 +5,7 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::Parser;
 use medevo_worker::{
     cli::{Cli, Command},
-    generate, init, join, logprobs, merge,
+    device, generate, init, join, logprobs, merge,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -19,13 +19,15 @@ fn main() -> ExitCode {
         // No colour codes in log files.
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let outcome = match cli.command {
+    // Before anything asks libtorch for a GPU.
+    let ready = device::prepare(cli.command.device());
+    let outcome = ready.and_then(|()| match cli.command {
         Command::Join(args) => join::join(args),
         Command::Generate(args) => generate::generate(&args),
         Command::Logprobs(args) => logprobs::logprobs(&args),
         Command::Init(args) => init::init(&args),
         Command::Merge(args) => merge::merge(&args),
-    };
+    });
     outcome.unwrap_or_else(|error| {
         eprintln!("medevo-worker: {error:#}");
         ExitCode::FAILURE

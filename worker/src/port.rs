@@ -9,6 +9,7 @@ use medevo_types::{
         RolloutUnit, UpdateWork,
     },
 };
+use tch::Device;
 
 /// The one owner of weights, moments and gradients. It lives and dies on the engine thread.
 pub trait Engine {
@@ -22,6 +23,11 @@ pub trait Engine {
         policy: PolicyVersion,
         collective: &mut dyn Collective,
     ) -> Result<Holding, EngineError>;
+
+    /// Where its tensors are; the communicator that is passed in exchanges tensors there.
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
 
     /// What is in memory, once this rank stands in a new roster.
     ///
@@ -71,11 +77,15 @@ pub type Build = Box<dyn FnMut(&EngineSetup) -> anyhow::Result<Box<dyn Engine>> 
 
 /// Builds the real engine on `device`.
 #[must_use]
-pub fn on_device(device: tch::Device) -> Build {
+pub fn on_device(device: Device) -> Build {
     Box::new(move |setup| Ok(Box::new(medevo_engine::Engine::new(setup, device)?)))
 }
 
 impl Engine for medevo_engine::Engine {
+    fn device(&self) -> Device {
+        Self::device(self)
+    }
+
     fn restore(
         &mut self,
         source: &RestoreSource,

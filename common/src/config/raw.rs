@@ -238,12 +238,25 @@ fn answer_tokens() -> usize {
     32
 }
 
+/// What a worker computes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerDevice {
+    /// The machine's processors, which its workers share.
+    Cpu,
+    /// A GPU each: the first worker has `cuda:0`, the second `cuda:1`, and so on.
+    Cuda,
+}
+
 /// Workers and deadlines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterSection {
     /// Workers that `launch` starts on this machine.
     pub workers: usize,
+    /// What they compute on. Workers that join from elsewhere say it themselves (`medevo-worker join --device`), and
+    /// all of a run compute on the same.
+    pub device: WorkerDevice,
     /// A run goes on with no fewer than these.
     pub min_workers: usize,
     /// More are refused.
@@ -285,8 +298,8 @@ pub struct ClusterSection {
     pub max_attempts: u64,
     /// Questions in one unit of rollout work.
     pub prompts_per_unit: usize,
-    /// Memory of each worker's GPU, GiB: a run that needs more is refused before it starts. 0: the workers share this
-    /// machine's memory evenly.
+    /// Memory of each worker's GPU, GiB: a run that needs more is refused before it starts. 0: not known with
+    /// `device = "cuda"`, and otherwise the workers share this machine's memory evenly.
     pub device_memory_gib: f64,
 }
 
@@ -294,6 +307,7 @@ impl Default for ClusterSection {
     fn default() -> Self {
         Self {
             workers: 2,
+            device: WorkerDevice::Cpu,
             min_workers: 1,
             max_workers: 64,
             listen: "127.0.0.1:0".into(),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use medevo_common::config::RunConfig;
+use medevo_common::config::{RunConfig, WorkerDevice};
 use medevo_memory::Place;
 
 /// Where a worker computes, and with how much memory.
@@ -16,15 +16,15 @@ pub struct Device {
 
 impl Device {
     /// The device of a run's workers: a GPU of the size that was typed or stands in the run file, else an even share
-    /// of this machine's memory for each of its `local` workers. None where the workers are elsewhere, or where
-    /// the machine does not say what it has.
+    /// of this machine's memory for each of its `local` workers. None where the workers are elsewhere or compute on
+    /// GPUs of unknown size, or where the machine does not say what it has.
     #[must_use]
     pub fn of(config: &RunConfig, typed: Option<u64>, local: usize) -> Option<Self> {
         let written = config.cluster.device_memory_gib;
         let gpu = typed.or((written > 0.0).then_some((written * GIB) as u64));
         match gpu {
             Some(memory) => Some(Self { place: Place::Gpu, memory }),
-            None if local == 0 => None,
+            None if local == 0 || config.cluster.device == WorkerDevice::Cuda => None,
             None => machine().map(|all| Self { place: Place::Cpu, memory: all / local as u64 }),
         }
     }

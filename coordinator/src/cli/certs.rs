@@ -59,7 +59,7 @@ pub(super) fn show(directory: &Path) -> anyhow::Result<Exit> {
             names => format!("  for {}", names.join(", ")),
         };
         let (name, issuer) = (&certificate.name, &certificate.issuer);
-        say(format!("{file:<16} {left:<20} {name}, signed by {issuer}{names}"));
+        say(format!("{file:<16} {left:<28} {name}, signed by {issuer}{names}"));
     }
     if found == 0 {
         return Err(Refused::new(format!(

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medevo_common::config::{RunConfig, StageSection, StoreKind, ValidConfig};
+use medevo_common::config::{RunConfig, StageSection, StoreKind, ValidConfig, WorkerDevice};
 use medevo_core::api::Outcome;
 use medevo_rpc::{Door, Limits};
 use medevo_types::{WorkerId, messages::EngineSetup};
@@ -92,6 +92,8 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
                 &worker.0,
                 "--address",
                 &config.cluster.collective_address,
+                "--device",
+                &device(config.cluster.device, index),
                 "--die-with-parent",
             ]
             .map(Into::into)
@@ -135,6 +137,14 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         return Ok(Exit::Deposed);
     }
     conclude(&config, &run_dir, &over.outcome)
+}
+
+/// What the worker with this number computes on, for its command line.
+fn device(device: WorkerDevice, number: usize) -> String {
+    match device {
+        WorkerDevice::Cpu => "cpu".to_owned(),
+        WorkerDevice::Cuda => format!("cuda:{number}"),
+    }
 }
 
 /// How the engine of every worker is set up. Threads are shared evenly among this machine's workers.
@@ -189,4 +199,17 @@ fn conclude(config: &RunConfig, run_dir: &RunDir, outcome: &Outcome) -> anyhow::
             Exit::Failed
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two workers on one GPU could not form a communicator.
+    #[test]
+    fn each_worker_has_a_gpu_of_its_own() {
+        let names = |of| [0, 1, 2].map(|number| device(of, number));
+        assert_eq!(names(WorkerDevice::Cuda), ["cuda:0", "cuda:1", "cuda:2"]);
+        assert_eq!(names(WorkerDevice::Cpu), ["cpu"; 3]);
+    }
 }

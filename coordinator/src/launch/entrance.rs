@@ -51,7 +51,8 @@ impl Entrance {
 /// # Errors
 /// [`Refused`]: the certificates are no good.
 pub(super) fn security(config: &ValidConfig) -> anyhow::Result<ServerSecurity> {
-    Security::of_coordinator(config.cluster.certificates.as_deref()).map_err(Refused::because)
+    let directory = config.cluster.certificates.as_deref();
+    Ok(Security::of_coordinator(directory).map_err(Refused::because)?)
 }
 
 /// Listens where the run file says.

@@ -197,6 +197,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Where all its tensors are.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
     /// The weights in place.
     pub(crate) fn state(&self) -> Result<&State, EngineError> {
         self.state.as_ref().ok_or_else(no_weights)

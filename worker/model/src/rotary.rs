@@ -2,10 +2,12 @@
 
 use tch::{Device, Kind, Tensor};
 
-/// `1 / θ^(2i/dim)` for `i` below `dim / 2`: `[dim / 2]` f32. Computed in f32 as the reference does.
+/// `1 / θ^(2i/dim)` for `i` below `dim / 2`: `[dim / 2]` f32. Computed in f32 on the CPU, as the reference does;
+/// another device's powers have other last bits, and long positions multiply them.
 pub(crate) fn inverse_frequencies(dim: i64, theta: f64, device: Device) -> Tensor {
-    let exponents = Tensor::arange_start_step(0i64, dim, 2, (Kind::Float, device)) / dim as f64;
-    Tensor::pow_scalar(theta, &exponents).reciprocal()
+    let options = (Kind::Float, Device::Cpu);
+    let exponents = Tensor::arange_start_step(0i64, dim, 2, options) / dim as f64;
+    Tensor::pow_scalar(theta, &exponents).reciprocal().to_device(device)
 }
 
 /// Swaps the halves of the last dimension, the second negated.

@@ -118,7 +118,10 @@ impl Fixture {
 }
 
 fn demo_shape() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ops/demo/tiny-qwen2.5-vl")
+    // For tests that run elsewhere than they were built (tests/gpu).
+    let root = std::env::var_os("MEDEVO_ROOT").map(PathBuf::from);
+    root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .join("ops/demo/tiny-qwen2.5-vl")
 }
 
 pub fn write_bmp(path: &Path, width: u32, height: u32, seed: u32) {
