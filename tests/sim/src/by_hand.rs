@@ -1,10 +1,5 @@
-//! A small world around the core: workers that obey orders, a disk, a driver that carries out effects,
-//! and a checker that watches everything that passes between them.
-#![allow(dead_code)] // each test file uses its own part
-
-pub mod checker;
-pub mod spec;
-pub mod worker;
+//! One move at a time: workers that obey orders, a disk, a driver that carries out effects, and a checker that
+//! watches everything that passes between them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,10 +9,10 @@ use std::{
 use medevo_core::*;
 use medevo_types::{
     Incarnation, Step, Term, WorkerId, WorkerTag,
-    messages::{Envelope, Holding, Rejection, TrainAnswer},
+    messages::{Envelope, Holding, Rejection},
 };
 
-use self::{checker::Checker, worker::Worker};
+use crate::{checker::Checker, replay, scorer::Scorer, worker::Worker};
 
 /// A trouble that a worker makes of the next order it carries out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +39,7 @@ pub struct Sim {
     pub written: BTreeSet<(PathBuf, WorkerId)>,
     pub history: Vec<Envelope>,
     pub lives: u64,
-    pub scorings: u64,
-    /// Every so many scorings find nothing to train on; 0: none does.
-    pub quiet_every: u64,
-    /// Every so many samples never train; 0: all may.
-    pub dull_every: usize,
-    /// Verdicts of the rollout's rounds so far, which the driver's scorer remembers.
-    verdicts: Vec<GroupVerdict>,
+    pub scorer: Scorer,
 }
 
 impl Sim {
@@ -69,18 +58,18 @@ impl Sim {
             written: BTreeSet::new(),
             history: Vec::new(),
             lives: 0,
-            scorings: 0,
-            quiet_every: 0,
-            dull_every: 0,
-            verdicts: Vec::new(),
+            scorer: Scorer::default(),
         }
     }
 
     /// Feeds the core as the driver does: records, events, effects, then the reply.
     pub fn feed(&mut self, input: Input) -> Option<Reply> {
-        self.checker.input(self.now, &input);
         let output = self.core.step(self.now, input.clone());
-        self.checker.output(self.now, &input, &output);
+        self.checker.stepped(&input, &output);
+        for record in &output.records {
+            self.checker.recorded(self.checker.term, record);
+        }
+        self.checker.acted(self.now, &output);
         self.records.extend(output.records);
         self.events.extend(output.events);
         self.effects.extend(output.effects);
@@ -178,14 +167,10 @@ impl Sim {
         let Some(effect) = self.effects.pop_front() else { return false };
         match effect {
             Effect::Score { step, policy, earlier, groups, .. } if well => {
-                self.scorings += 1;
-                self.verdicts.truncate(earlier);
-                for (sample, group) in &groups[self.verdicts.len()..] {
-                    let verdict = self.verdict(*sample, group);
-                    self.verdicts.push(verdict);
+                let job = self.scorer.job(step, policy, earlier, &groups);
+                if let Some(scored) = self.scorer.accept(job) {
+                    self.feed(scored);
                 }
-                let (groups, figures) = (self.verdicts.clone(), vec![("share".to_owned(), 0.5)]);
-                self.feed(Input::Scored(Scored { step, policy, earlier, groups, figures }));
             }
             Effect::Score { step, .. } => {
                 self.feed(Input::ScoringFailed { step, error: "no".to_owned() });
@@ -205,45 +190,13 @@ impl Sim {
         true
     }
 
-    /// The number of the scoring stands in the advantage, so that the checker can tell scorings apart.
-    fn verdict(&self, sample: SampleIndex, group: &medevo_types::messages::Group) -> GroupVerdict {
-        let quiet = self.quiet_every > 0 && self.scorings.is_multiple_of(self.quiet_every);
-        if quiet || (self.dull_every > 0 && sample.is_multiple_of(self.dull_every)) {
-            return GroupVerdict::NoVariance;
-        }
-        let answer = |c: &medevo_types::messages::Candidate| TrainAnswer {
-            ids: c.ids.clone(),
-            count: 1,
-            advantage: self.scorings as f64,
-            logprobs: c.logprobs.clone(),
-        };
-        GroupVerdict::Train(group.candidates.iter().map(answer).collect())
-    }
-
     /// Kills the coordinator and starts it again from its records. The workers live on.
     pub fn restart_coordinator(&mut self) {
-        let recovered = self.recovered();
-        self.checker.restarted(&recovered);
+        let recovered = replay::recovered(self.checker.term.next(), &self.records);
+        self.checker.took_over(recovered.term);
         self.effects.clear();
-        self.verdicts.clear();
+        self.scorer.go_back();
         self.core = Core::new(self.spec.clone(), recovered);
-    }
-
-    fn recovered(&self) -> Recovered {
-        let mut recovered = Recovered { term: self.checker.term.next(), ..Recovered::default() };
-        for record in &self.records {
-            match record {
-                Record::Generation(generation) => recovered.generation = *generation,
-                Record::Commit { step, .. } => {
-                    recovered.committed = *step;
-                    recovered.reached = recovered.reached.max(*step);
-                }
-                Record::Rollback { step } => recovered.committed = *step,
-                Record::Checkpoint(checkpoint) => recovered.checkpoint = Some(checkpoint.clone()),
-                Record::Finished(_) => {}
-            }
-        }
-        recovered
     }
 
     /// Everyone does what they can, nothing fails, until `done` or the rounds run out.
