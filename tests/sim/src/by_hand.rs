@@ -17,37 +17,56 @@ use crate::{checker::Checker, replay, scorer::Scorer, worker::Worker};
 /// A trouble that a worker makes of the next order it carries out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
+    /// The collective fails.
     Collective,
+    /// It fails, and says that another try may do better.
     Retryable,
+    /// It reduces another gradient than the others.
     OtherGradient,
+    /// Its gradient is not finite.
     NonFinite,
 }
 
 /// The world.
 pub struct Sim {
+    /// The coordinator.
     pub core: Core,
+    /// The run.
     pub spec: RunSpec,
+    /// The time.
     pub now: Millis,
+    /// Processes by name, dead ones too.
     pub workers: BTreeMap<WorkerId, Worker>,
+    /// Watches all of it.
     pub checker: Checker,
+    /// The event stream.
     pub events: Vec<Event>,
+    /// The journal.
     pub records: Vec<Record>,
+    /// What the driver has still to do.
     pub effects: VecDeque<Effect>,
     /// Weights that lie in each checkpoint directory.
     pub disk: BTreeMap<PathBuf, Holding>,
     /// Who has written into which.
     pub written: BTreeSet<(PathBuf, WorkerId)>,
+    /// Every report that was sent.
     pub history: Vec<Envelope>,
+    /// Lives begun so far.
     pub lives: u64,
+    /// The driver's scorer.
     pub scorer: Scorer,
 }
 
 impl Sim {
+    /// A world in which nothing has happened.
+    #[must_use]
     pub fn new(spec: RunSpec) -> Sim {
         let recovered = Recovered { term: Term(1), ..Recovered::default() };
+        let mut checker = Checker::new(spec.clone());
+        checker.took_over(recovered.term);
         Sim {
             core: Core::new(spec.clone(), recovered),
-            checker: Checker::new(spec.clone()),
+            checker,
             spec,
             now: 0,
             workers: BTreeMap::new(),
@@ -77,6 +96,7 @@ impl Sim {
         output.reply
     }
 
+    /// A process starts and asks to be let in.
     pub fn join(&mut self, name: &str) -> Reply {
         self.lives += 1;
         let tag = WorkerTag { worker: name.into(), incarnation: Incarnation(self.lives) };
@@ -99,10 +119,13 @@ impl Sim {
         self.feed(Input::Join { tag, device, address }).expect("a join is answered")
     }
 
+    /// A worker in its current life.
+    #[must_use]
     pub fn tag(&self, name: &str) -> WorkerTag {
         self.workers[&WorkerId::from(name)].tag.clone()
     }
 
+    /// A worker asks for work.
     pub fn pull(&mut self, name: &str) -> Order {
         let tag = self.tag(name);
         match self.feed(Input::Pull(tag)) {
@@ -111,6 +134,7 @@ impl Sim {
         }
     }
 
+    /// A report arrives.
     pub fn send(&mut self, envelope: Envelope) -> Result<(), Rejection> {
         match self.feed(Input::Report(Box::new(envelope))) {
             Some(Reply::Ack(answer)) => answer,
@@ -242,6 +266,7 @@ impl Sim {
         panic!("never reached {phase} after step {committed}; {}", self.core.explain(self.now));
     }
 
+    /// Runs to the end, without faults.
     pub fn finish(&mut self) -> Outcome {
         self.run_until(4000, |sim| sim.core.finished().is_some());
         match self.core.finished() {
@@ -250,6 +275,8 @@ impl Sim {
         }
     }
 
+    /// Steps as the event stream tells of their commits.
+    #[must_use]
     pub fn committed_steps(&self) -> Vec<u64> {
         self.events
             .iter()

@@ -71,7 +71,7 @@ impl Checker {
     pub fn new(spec: RunSpec) -> Checker {
         Checker {
             spec,
-            term: Term(1),
+            term: Term(0),
             generation: Generation(0),
             rosters: BTreeMap::new(),
             standing: BTreeMap::new(),

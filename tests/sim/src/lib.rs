@@ -15,6 +15,6 @@ pub mod scorer;
 pub mod spec;
 pub mod weights;
 mod worker;
-// pub mod world;
+pub mod world;
 
 pub use by_hand::{Sim, Trouble};
