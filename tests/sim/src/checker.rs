@@ -36,6 +36,8 @@ pub struct Checker {
     /// The term that the store holds.
     pub term: Term,
     generation: Generation,
+    /// Generations on record, with the term that opened each.
+    opened: BTreeMap<Generation, Term>,
     rosters: BTreeMap<Generation, Vec<WorkerId>>,
     /// Steps that stand, with the version after each.
     standing: BTreeMap<Step, PolicyVersion>,
@@ -73,6 +75,7 @@ impl Checker {
             spec,
             term: Term(0),
             generation: Generation(0),
+            opened: BTreeMap::new(),
             rosters: BTreeMap::new(),
             standing: BTreeMap::new(),
             chain: BTreeMap::from([(PolicyVersion(0), model())]),
@@ -149,6 +152,7 @@ impl Checker {
             Record::Generation(generation) => {
                 assert!(*generation > self.generation, "INV-3: {generation} again");
                 self.generation = *generation;
+                self.opened.insert(*generation, self.term);
             }
             Record::Commit { step, attempt, generation, policy, gradient } => {
                 assert_eq!(*step, self.committed().next(), "INV-1: steps commit once, in order");

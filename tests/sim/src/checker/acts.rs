@@ -22,7 +22,8 @@ impl Checker {
     fn event(&mut self, event: &Event) {
         match event {
             Event::GenerationOpened { generation, workers, .. } => {
-                assert_eq!(*generation, self.generation, "INV-3: opened before it is on record");
+                let opened = self.opened.get(generation);
+                assert_eq!(opened, Some(&self.term), "INV-3: opened before it is on record");
                 assert!(workers.len() <= self.spec.max_workers, "the roster is too large");
                 assert!(workers.len() >= self.spec.min_workers, "the roster is too small");
                 let used = self.rosters.insert(*generation, workers.clone());

@@ -80,8 +80,12 @@ impl Checker {
         }
     }
 
-    /// Attempts at one step take their gradients of the same groups.
+    /// Attempts at one step take their gradients of the same groups. A rank that has missed the end of its
+    /// generation may still be at an older one.
     pub fn attempts(&mut self, on: Try, policy: PolicyVersion, ballot: &Ballot) {
+        if on.0 != self.generation || self.opened.get(&on.0) != Some(&self.term) {
+            return;
+        }
         let what = content(&ballot.gradient).to_owned();
         let known = self.contents.entry((on.1, policy)).or_insert_with(|| what.clone());
         assert_eq!(*known, what, "attempt {on:?} learns from other groups than one before");

@@ -19,6 +19,7 @@ impl World {
         for &(at, fault, _) in &self.plan.faults {
             self.queue.at(at, Happening::Trouble(fault));
         }
+        self.queue.at(self.plan.faults_end + 1, Happening::Calm);
         if let Some(at) = self.plan.drain {
             self.queue.at(at, Happening::Drain);
         }
@@ -41,6 +42,7 @@ impl World {
                 self.trouble(fault, long);
             }
             Happening::Over(fault) => self.over(fault),
+            Happening::Calm => self.weather.calm(),
             Happening::Resumed => {
                 for c in 0..self.coordinators.len() {
                     let again = self.now + 100;

@@ -61,7 +61,11 @@ impl Plan {
         let mut faults: Vec<_> = (0..count)
             .map(|_| {
                 let fault = faults::draw(random, workers, coordinators);
-                (random.below(window), fault, random.delay(400, 8_000))
+                let long = match random.chance(400) {
+                    true => random.between(800, 5_000),
+                    false => random.delay(300, 8_000),
+                };
+                (random.below(window), fault, long)
             })
             .collect();
         faults.sort_by_key(|(at, ..)| *at);

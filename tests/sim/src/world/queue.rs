@@ -31,6 +31,8 @@ pub(super) enum Happening {
     Trouble(Fault),
     /// Trouble ends.
     Over(Fault),
+    /// The last trouble is over, and the network is a good one from here on.
+    Calm,
     /// Somebody resumes a run that ended before its target.
     Resumed,
     /// Somebody asks for an end at the next step boundary.
