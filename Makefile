@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak clean
+.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak sim sim-scale clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,14 @@ bench-profile: build setup-peers ## where the engine's time goes, by perf
 
 soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
 	cargo test -p medevo-tests --test soak -- --nocapture
+
+SIM = cargo test -p medevo-sim --test schedules -- --nocapture
+
+sim: ## a simulated cluster on random schedules (SEEDS=20000: more of them; SEED=4711: one, with its trace)
+	$(if $(SEED),MEDEVO_SIM_SEED=$(SEED) )$(if $(SEEDS),MEDEVO_SIM_SEEDS=$(SEEDS) )$(SIM)
+
+sim-scale: ## what the core costs at 1,000 workers and 10,000 groups a step
+	cargo run --release -p medevo-sim --example scale
 
 clean: ## what the build and the demo made; .venv stays
 	rm -rf target runs

@@ -62,8 +62,9 @@ pub(super) struct Driver {
     writing: Option<Writing>,
     /// Records written in this term.
     written: u64,
-    /// The last update that was ordered, for [`Mutation::StaleBallots`].
+    /// The last update that was ordered, and the last ballot, for [`Mutation::StaleBallots`].
     trying: Option<(Generation, Step, Attempt)>,
+    ballot: Option<Box<Envelope>>,
 }
 
 impl Driver {
@@ -79,6 +80,7 @@ impl Driver {
             writing: None,
             written: 0,
             trying: None,
+            ballot: None,
         }
     }
 }
@@ -113,19 +115,21 @@ impl World {
             }
             let Some(Arrived { at, mut input, back }) = driver.inbox.pop_front() else { return };
             driver.now = driver.now.max(at);
+            // The checker sees what was sent.
+            let sent = input.clone();
             if mutation == Some(Mutation::StaleBallots) {
-                freshen(&mut input, driver.trying);
+                freshen(&mut input, driver);
             }
             let now = driver.now;
-            let mut output = driver.core.step(now, input.clone());
+            let mut output = driver.core.step(now, input);
             if mutation == Some(Mutation::SilentRejections) {
                 output.events.retain(|event| !matches!(event, Event::Rejected { .. }));
             }
-            let pulled = match &input {
+            let pulled = match &sent {
                 Input::Pull(tag) => Some(tag.clone()),
                 _ => None,
             };
-            self.check(coordinator, now, &input, &output);
+            self.check(coordinator, now, &sent, &output);
             let early = mutation == Some(Mutation::ActBeforePersist);
             if output.records.is_empty() || early {
                 if early && !output.records.is_empty() {
@@ -152,8 +156,8 @@ impl World {
         if let Role::Leads(driver) = &self.coordinators[coordinator].role {
             self.checker.explained(&driver.core, now);
             if driver.term == self.store.term {
-                self.checker.stepped(input, output);
                 self.checker.reported(input, output, &driver.core, now);
+                self.checker.stepped(input, output);
             }
             let heartbeat = matches!(input, Input::Heartbeat(_) | Input::Tick | Input::Pull(_));
             if !heartbeat || !output.events.is_empty() {
@@ -250,6 +254,7 @@ impl World {
     fn reply(&mut self, coordinator: usize, back: Back, reply: Reply, pulled: Option<WorkerTag>) {
         let clock = self.clock(coordinator);
         let process = self.coordinators[coordinator].process;
+        let stale = self.mutation == Some(Mutation::StaleBallots);
         let Role::Leads(driver) = &mut self.coordinators[coordinator].role else { return };
         let response = match reply {
             Reply::Join(answer) => Response::Join(answer),
@@ -280,6 +285,10 @@ impl World {
             Reply::Order(answer) => {
                 if let Ok(Order::Update { generation, step, attempt, .. }) = &answer {
                     driver.trying = Some((*generation, *step, *attempt));
+                    if stale && let Some(ballot) = driver.ballot.take_if(|b| b.step == *step) {
+                        let input = Input::Report(ballot);
+                        driver.inbox.push_back(Arrived { at: clock, input, back: None });
+                    }
                 }
                 Response::Order(answer.map(Box::new))
             }
@@ -304,7 +313,7 @@ impl World {
         let double = self.mutation == Some(Mutation::DoubleScore);
         let mut knocks = Vec::new();
         match effect {
-            Effect::Score { step, policy, earlier, groups, .. } => {
+            Effect::Score { stage, step, policy, earlier, groups } => {
                 let Some(driver) = self.driver(coordinator) else { return };
                 let job = driver.scorer.job(step, policy, earlier, &groups);
                 let wait = self.random.delay(15, 400);
@@ -316,7 +325,7 @@ impl World {
                     knocks.push((wait, Knock::Scored(Box::new(job))));
                 }
                 if double && self.random.chance(200) {
-                    let again = Effect::Score { stage: 0, step, policy, earlier, groups };
+                    let again = Effect::Score { stage, step, policy, earlier, groups };
                     let again = Output { effects: vec![again], ..Output::default() };
                     self.checker.acted(self.clock(coordinator), &again);
                 }
@@ -350,7 +359,7 @@ impl World {
                     directory.parts.values().all(|part| part.digest == checkpoint.holding)
                 });
                 if (good && whole) || blind {
-                    if whole {
+                    if good && whole {
                         let new = self.checker.manifests.insert(checkpoint.dir.clone());
                         assert!(new, "INV-5: two manifests in {}", checkpoint.dir.display());
                     }
@@ -384,12 +393,13 @@ impl World {
     }
 }
 
-/// What [`Mutation::StaleBallots`] does to a ballot.
-fn freshen(input: &mut Input, trying: Option<(Generation, Step, Attempt)>) {
-    if let (Input::Report(envelope), Some((generation, step, attempt))) = (input, trying)
+/// What [`Mutation::StaleBallots`] does to a ballot: it counts for the try under way, and comes again.
+fn freshen(input: &mut Input, driver: &mut Driver) {
+    if let (Input::Report(envelope), Some((generation, step, attempt))) = (input, driver.trying)
         && matches!(envelope.body, Report::Ballot(_))
         && envelope.step == step
     {
+        driver.ballot = Some(envelope.clone());
         (envelope.generation, envelope.attempt) = (generation, attempt);
     }
 }

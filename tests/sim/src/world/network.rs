@@ -48,13 +48,15 @@ impl World {
         if self.weather.cut(call.back.worker, coordinator) {
             return;
         }
-        let copies = 1 + usize::from(self.random.chance(self.weather.duplicate));
-        for _ in 0..copies {
-            if self.random.chance(self.weather.loss) {
-                continue;
-            }
-            let at = self.now + self.latency();
+        if self.random.chance(self.weather.duplicate) {
+            // Out of a connection that was given up long ago.
+            let late = self.random.between(0, 2_500);
+            let at = self.now + self.latency() + late;
             self.queue.at(at, Happening::Arrives { coordinator, call: call.clone() });
+        }
+        if !self.random.chance(self.weather.loss) {
+            let at = self.now + self.latency();
+            self.queue.at(at, Happening::Arrives { coordinator, call });
         }
     }
 

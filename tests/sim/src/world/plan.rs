@@ -76,7 +76,7 @@ impl Plan {
             coordinators,
             fenced: random.chance(500),
             loss: if calm { 0 } else { random.below(30) },
-            duplicate: random.below(40),
+            duplicate: random.below(120),
             latency: (random.between(1, 6), random.between(20, 700)),
             ambiguous: random.below(600),
             quiet_every: if random.chance(300) { 3 } else { 0 },
