@@ -69,14 +69,17 @@ impl Core {
         tag: &WorkerTag,
         out: &mut Output,
     ) -> Option<Order> {
-        let others: Vec<WorkerId> = self
-            .seats
-            .present()
-            .map(|rank| self.seats.ranks[rank].member.tag.worker.clone())
-            .filter(|worker| *worker != tag.worker)
-            .collect();
-        let units = self.units_mut()?;
-        match units.pull(now, tag, &others) {
+        let seats = &self.seats;
+        let units = match &mut self.phase {
+            Phase::Rollout(draw) => &mut draw.units,
+            Phase::Evaluating(measure) => &mut measure.units,
+            _ => return None,
+        };
+        let others = || {
+            let names = seats.present().map(|rank| &seats.ranks[rank].member.tag.worker);
+            names.filter(|worker| **worker != tag.worker)
+        };
+        match units.pull(now, tag, others) {
             Pulled::Nothing => None,
             Pulled::Unit(index) => Some(units.order(index)),
             Pulled::Overdue(index, worker) => {
@@ -99,8 +102,8 @@ impl Core {
     ) -> Result<(), Rejection> {
         let units = self.units_mut().ok_or(Rejection::UnknownUnit)?;
         match units.answer(now, unit, policy, groups) {
+            // Nobody's order changes by it: an answer frees no unit.
             Ok(()) => {
-                out.wake = true;
                 self.units_settled(now, out);
                 Ok(())
             }

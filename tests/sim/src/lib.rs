@@ -11,6 +11,7 @@ pub mod by_hand;
 pub mod checker;
 pub mod random;
 pub mod replay;
+pub mod scale;
 pub mod scorer;
 pub mod spec;
 pub mod weights;
