@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak sim sim-scale clean
+.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak sim sim-scale fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -10,6 +10,9 @@ setup: ## libtorch and protoc into .venv (idempotent)
 setup-peers: setup ## transformers, peft and trl into .peers, with .venv's torch (idempotent)
 	@ops/setup-peers
 
+setup-services: ## etcd from Debian, for the tests that run it (idempotent)
+	@ops/setup-services
+
 build: setup ## the two binaries, into target/debug
 	cargo build --bins
 
@@ -19,7 +22,7 @@ demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 m
 demo-full: build ## the demo with three seeds and the TTRL baseline
 	@ops/demo/run 0 1 2 --ttrl
 
-test: build setup-peers ## every test, with real processes, and transformers, PEFT and TRL beside them
+test: build setup-peers setup-services ## every test, with real processes, and transformers, PEFT and TRL beside them
 	cargo test --workspace --no-fail-fast
 
 lint: setup ## formatting, clippy with warnings denied, licences
@@ -71,6 +74,9 @@ sim: ## a simulated cluster on random schedules (SEEDS=20000: more of them; SEED
 
 sim-scale: ## what the core costs at 1,000 workers and 10,000 groups a step
 	cargo run --release -p medevo-sim --example scale
+
+fuzz: setup ## the decoder of the control plane, with libFuzzer, for a minute (SECONDS=600: longer)
+	@ops/fuzz $(SECONDS)
 
 clean: ## what the build and the demo made; .venv stays
 	rm -rf target runs

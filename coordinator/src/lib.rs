@@ -1,6 +1,7 @@
 //! The coordinator: what a run leaves on disk, and how it is shown to people.
 
 pub mod budget;
+pub mod certificates;
 pub mod cli;
 pub mod compare;
 pub mod driver;

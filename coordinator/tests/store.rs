@@ -70,6 +70,7 @@ fn commit(step: u64) -> Record {
         generation: Generation(1),
         policy: PolicyVersion(step),
         gradient: Digest("g".into()),
+        left: None,
     }
 }
 

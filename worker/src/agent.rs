@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use medevo_rpc::{Backoff, CallError, Client};
+use medevo_rpc::{Backoff, CallError, Client, ClientSecurity, Credentials, Locate};
 use medevo_types::{
     Incarnation, WorkerId, WorkerTag,
     messages::{
@@ -14,20 +14,26 @@ use medevo_types::{
     },
 };
 
+use tokio::task::spawn_blocking;
+
 use crate::{
     directive::name, engine_thread::EngineThread, fault::Fault, lease::Lease, port::Build,
-    token::Token,
+    token::Token, whereabouts::RunDir,
 };
 
 /// Who the worker is and how long it waits for whom.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
-    /// The coordinator, "host:port".
-    pub coordinator: String,
+    /// Where the coordinator is.
+    pub place: Arc<dyn Locate>,
+    /// The run's directory, where that is how the coordinator is found: the lease is kept in its store then.
+    pub run_dir: Option<Arc<RunDir>>,
     /// The worker's name.
     pub worker: WorkerId,
     /// The run's join token.
     pub token: Token,
+    /// TLS or not.
+    pub security: ClientSecurity,
     /// Device, for people ("cpu").
     pub device: String,
     /// Address at which other workers reach this one.
@@ -85,15 +91,16 @@ pub enum AgentError {
 /// # Errors
 /// See [`AgentError`].
 pub async fn run(plan: Plan, build: Build) -> Result<String, AgentError> {
-    let client = Arc::new(Client::new(&plan.coordinator));
+    let token = plan.token.reveal().to_owned();
+    let credentials = Credentials { token, security: plan.security.clone() };
+    let client = Arc::new(Client::finding(plan.place.clone(), credentials.clone()));
     let engine = EngineThread::start(build, Arc::clone(&client), plan.fault.clone())
         .map_err(AgentError::Engine)?;
     let mut tag = later_life(&plan.worker, Incarnation(0));
     let welcome = join(&client, &plan, &tag, plan.join_deadline).await?;
     tracing::info!(worker = %tag.worker, run = welcome.run_id, "joined");
     // Setting the engine up takes its time, so the lease comes first.
-    let lease =
-        Lease::keep(&plan.coordinator, tag.clone(), ttl(&welcome)).map_err(AgentError::Engine)?;
+    let lease = keep(&plan, credentials, &tag, ttl(&welcome)).await.map_err(AgentError::Engine)?;
     engine.prepare(welcome.engine.clone()).await.map_err(AgentError::Engine)?;
 
     let (run_id, mut setup) = (welcome.run_id, welcome.engine);
@@ -111,13 +118,31 @@ pub async fn run(plan: Plan, build: Build) -> Result<String, AgentError> {
         };
         if welcome.run_id != run_id {
             let (before, now) = (run_id, welcome.run_id);
-            return Err(AgentError::OtherRun { coordinator: plan.coordinator, before, now });
+            let coordinator = client.address();
+            return Err(AgentError::OtherRun { coordinator, before, now });
         }
         tracing::info!(worker = %tag.worker, "joined again, in a new life");
         lease.renew_as(tag.clone(), ttl(&welcome));
         engine.new_life().map_err(AgentError::Engine)?;
         // The same setup keeps the weights: nothing has to be restored from disk.
         set_up_again(&engine, &mut setup, welcome.engine).await?;
+    }
+}
+
+/// Keeps the lease in the run's store if it has one that workers reach, else at the coordinator.
+async fn keep(
+    plan: &Plan,
+    credentials: Credentials,
+    tag: &WorkerTag,
+    ttl: Duration,
+) -> anyhow::Result<Lease> {
+    let store = match plan.run_dir.clone() {
+        Some(run_dir) => spawn_blocking(move || run_dir.store()).await??,
+        None => None,
+    };
+    match store {
+        Some(store) => Lease::in_store(store, tag.clone(), ttl),
+        None => Lease::keep(plan.place.clone(), credentials, tag.clone(), ttl),
     }
 }
 
@@ -161,6 +186,11 @@ async fn serve(
                 continue;
             }
             Ok(directive) => directive,
+            Err(Rejection::NotLeader) => {
+                client.forget().await;
+                pace.slow_down().await;
+                continue;
+            }
             Err(rejection) => match turned_away(tag, "next", rejection)? {
                 Some(leave) => return Ok(leave),
                 None => {
@@ -182,6 +212,9 @@ async fn serve(
         if let Err(rejection) = answer {
             if let Some(leave) = turned_away(tag, what, rejection)? {
                 return Ok(leave);
+            }
+            if rejection == Rejection::NotLeader {
+                client.forget().await;
             }
             // The same directive comes again until its report is taken.
             pace.slow_down().await;
@@ -283,20 +316,27 @@ async fn join(
 ) -> Result<Welcome, AgentError> {
     let hello = Hello {
         tag: tag.clone(),
-        token: plan.token.reveal().to_owned(),
         device: plan.device.clone(),
         address: plan.address.clone(),
         pid: std::process::id(),
     };
-    client.join(&hello, patience).await?.map_err(|reason| AgentError::Refused {
-        worker: plan.worker.clone(),
-        coordinator: plan.coordinator.clone(),
-        advice: match reason {
-            JoinRefused::NotAdmitted => {
-                "; check that MEDEVO_TOKEN or --token-file holds this run's token"
+    let start = Instant::now();
+    let answer = loop {
+        let left = patience.saturating_sub(start.elapsed());
+        match client.join(&hello, left).await? {
+            Err(JoinRefused::NotLeader) if !left.is_zero() => {
+                client.forget().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
+            answer => break answer,
+        }
+    };
+    answer.map_err(|reason| AgentError::Refused {
+        worker: plan.worker.clone(),
+        coordinator: client.address(),
+        advice: match reason {
             JoinRefused::OldLife(_) => "; give every worker a name of its own",
-            JoinRefused::Full | JoinRefused::Over => "",
+            JoinRefused::Full | JoinRefused::Over | JoinRefused::NotLeader => "",
         },
         reason,
     })

@@ -8,6 +8,8 @@ use tch::Device;
 const EXAMPLES: &str = "\
 Examples:
   MEDEVO_TOKEN=... medevo-worker join --coordinator 10.0.0.5:7000 --worker-id w0 --address 10.0.0.6
+  medevo-worker join --run-dir /shared/runs/x --worker-id w1 --address 10.0.0.7
+  medevo-worker join --coordinator 10.0.0.5:7000 --worker-id w0 --token-file token --certificates certs
   medevo-worker generate --model DIR --image scan.jpg --question 'Is there a mass?' --greedy --json
   medevo-worker generate --model DIR --question 'What is MRI?' --n 8 --temperature 0.7 --seed 1
   medevo-worker logprobs --model DIR --input pairs.jsonl --json
@@ -44,9 +46,13 @@ pub enum Command {
 /// Arguments of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// The coordinator, HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
-    pub coordinator: String,
+    /// The coordinator, HOST:PORT; it has to stay there.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, required_unless_present = "run_dir")]
+    pub coordinator: Option<String>,
+    /// The run's directory, instead of --coordinator: the coordinator that leads is found in it, or in the run's
+    /// etcd, and found again when another takes over. The join token is read from it, too.
+    #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
+    pub run_dir: Option<PathBuf>,
     /// This worker's name, its own within the run.
     #[arg(long, value_name = "NAME")]
     pub worker_id: String,
@@ -59,6 +65,9 @@ pub struct JoinArgs {
     /// File with the run's join token, instead of the environment variable MEDEVO_TOKEN.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Directory with ca.pem, worker.pem and worker.key, for a coordinator with `cluster.certificates`.
+    #[arg(long, value_name = "DIR")]
+    pub certificates: Option<PathBuf>,
     /// How long to wait for a coordinator that is not up yet, seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub join_deadline: u64,

@@ -1,8 +1,9 @@
 //! `medevo-worker join`.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use medevo_rpc::Security;
 use medevo_types::WorkerId;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,7 +12,8 @@ use crate::{
     cli::JoinArgs,
     fault::Fault,
     port,
-    token::Token,
+    token::{TOKEN_FILE, Token},
+    whereabouts::RunDir,
 };
 
 /// Exit code after SIGTERM, as shells count it.
@@ -25,10 +27,20 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
         die_with_parent()?;
     }
+    let in_run_dir = args.run_dir.as_ref().map(|dir| dir.join(TOKEN_FILE));
+    let token_file = args.token_file.or(in_run_dir.filter(|_| !Token::is_set()));
+    let run_dir = args.run_dir.map(|dir| Arc::new(RunDir::new(dir)));
+    let place: Arc<dyn Locate> = match (&run_dir, args.coordinator) {
+        (Some(run_dir), _) => run_dir.clone(),
+        (None, Some(address)) => Arc::new(address),
+        (None, None) => anyhow::bail!("give --coordinator HOST:PORT or --run-dir DIR"),
+    };
     let plan = Plan {
-        token: Token::find(args.token_file.as_deref())?,
+        security: Security::of_worker(args.certificates.as_deref())?,
+        token: Token::awaited(token_file.as_deref(), Duration::from_secs(args.join_deadline))?,
         fault: Fault::from_env(&args.worker_id)?,
-        coordinator: args.coordinator,
+        place,
+        run_dir,
         worker: WorkerId(args.worker_id),
         device: format!("{:?}", args.device).to_lowercase(),
         address: args.address,

@@ -1,14 +1,19 @@
 //! The lease: a thread of its own says that the worker is alive, however busy the engine is.
 
 use std::{
+    sync::Arc,
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use medevo_rpc::Client;
+use medevo_rpc::{Client, Credentials, Locate};
+use medevo_store::{Keeper, Store, StoreError, WORKERS, Write};
 use medevo_types::WorkerTag;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
+
+/// Pause before the store is asked again for a lease.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Whose lease is kept, and how long one lasts.
 #[derive(Clone, Debug)]
@@ -24,14 +29,19 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Starts to keep the lease of `tag` at the coordinator at `address`; a heartbeat each third of
+    /// Starts to keep the lease of `tag` at the coordinator that `place` finds; a heartbeat each third of
     /// `ttl`, over a connection and a runtime of its own.
     ///
     /// # Errors
     /// The system has no thread or no runtime to give.
-    pub fn keep(address: &str, tag: WorkerTag, ttl: Duration) -> anyhow::Result<Self> {
+    pub fn keep(
+        place: Arc<dyn Locate>,
+        credentials: Credentials,
+        tag: WorkerTag,
+        ttl: Duration,
+    ) -> anyhow::Result<Self> {
         let (term, terms) = watch::channel(Term { tag, ttl });
-        let client = Client::new(address);
+        let client = Client::finding(place, credentials);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -39,6 +49,24 @@ impl Lease {
         let thread = Builder::new()
             .name("lease".to_owned())
             .spawn(move || runtime.block_on(beat(&client, terms)))
+            .context("cannot start the lease thread")?;
+        Ok(Self { term: Some(term), thread: Some(thread) })
+    }
+
+    /// Starts to keep the lease of `tag` in the run's own store, under a key that goes with it. Another life of the
+    /// worker gets another key, and this one's goes at once.
+    ///
+    /// # Errors
+    /// The system has no thread or no runtime to give.
+    pub fn in_store(store: Arc<dyn Store>, tag: WorkerTag, ttl: Duration) -> anyhow::Result<Self> {
+        let (term, terms) = watch::channel(Term { tag, ttl });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .context("cannot make the lease thread's runtime")?;
+        let thread = Builder::new()
+            .name("lease".to_owned())
+            .spawn(move || runtime.block_on(register(&store, terms)))
             .context("cannot start the lease thread")?;
         Ok(Self { term: Some(term), thread: Some(thread) })
     }
@@ -59,6 +87,37 @@ impl Drop for Lease {
             let _ = thread.join();
         }
     }
+}
+
+/// Keeps a key in the store until the channel is closed. This thread may block: it has nothing else to do, and the
+/// keeper renews on one of its own. A lease that is lost stays lost: the coordinator takes the worker out, and the
+/// worker joins again in a new life.
+async fn register(store: &Arc<dyn Store>, mut terms: watch::Receiver<Term>) {
+    loop {
+        let term = terms.borrow_and_update().clone();
+        match key(store, &term) {
+            Ok(_keeper) => {
+                if terms.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(worker = %term.tag.worker, %error, "the lease is not in the store yet");
+                match timeout(AGAIN, terms.changed()).await {
+                    Ok(Err(_)) => return,
+                    Ok(Ok(())) | Err(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// The worker's key under a lease of its own.
+fn key(store: &Arc<dyn Store>, term: &Term) -> Result<Keeper, StoreError> {
+    let Term { tag, ttl } = term;
+    let name = format!("{WORKERS}{}/{}", tag.worker, tag.incarnation);
+    let writes = |lease| vec![Write::leased(name, tag.incarnation.to_string(), lease)];
+    Keeper::start(store.clone(), *ttl, &[], writes, |_| ())
 }
 
 /// Heartbeats until the channel is closed.

@@ -20,3 +20,4 @@ pub mod merge;
 pub mod port;
 mod rendezvous;
 pub mod token;
+pub mod whereabouts;

@@ -1,11 +1,18 @@
 //! The run's join token, which is never printed.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 
 /// Environment variable that holds the token; a command line would show it to every user of the host.
 pub const TOKEN_VARIABLE: &str = "MEDEVO_TOKEN";
+
+/// The join token in a run directory.
+pub const TOKEN_FILE: &str = "token";
 
 /// The join token.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +43,24 @@ impl Token {
             format!("no join token: set {TOKEN_VARIABLE} or give --token-file FILE")
         })?;
         Self::new(&text).with_context(|| format!("in the environment variable {TOKEN_VARIABLE}"))
+    }
+
+    /// Whether the environment has one.
+    #[must_use]
+    pub fn is_set() -> bool {
+        std::env::var_os(TOKEN_VARIABLE).is_some()
+    }
+
+    /// As [`Token::find`], waiting for a file that the coordinator has not written yet.
+    ///
+    /// # Errors
+    /// As [`Token::find`].
+    pub fn awaited(file: Option<&Path>, patience: Duration) -> anyhow::Result<Self> {
+        let until = Instant::now() + patience;
+        while file.is_some_and(|file| !file.exists()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self::find(file)
     }
 
     /// The secret, for the one message that carries it.

@@ -13,7 +13,7 @@ use std::{
 
 use medevo_collective::{Collective, MemoryStore, Rendezvous};
 use medevo_engine::EngineError;
-use medevo_rpc::{serve, service::Coordinator};
+use medevo_rpc::{Door, Doorkeeper, Refusal, Security, serve, service::Coordinator};
 use medevo_types::{
     Digest, Generation, Incarnation, PolicyVersion, Step, UnitId, WorkerTag,
     messages::*,
@@ -53,7 +53,6 @@ impl Coordinator for Scripted {
         if let Some(refusal) = &script.refusal {
             return Err(refusal.clone());
         }
-        assert_eq!(hello.token, "secret");
         let engine = EngineSetup {
             model: "m".into(),
             dtype: Dtype::F32,
@@ -193,9 +192,11 @@ fn build(coordinator: &Scripted) -> (Build, Arc<AtomicUsize>) {
 
 fn plan(coordinator: &str, worker: &str) -> Plan {
     Plan {
-        coordinator: coordinator.to_owned(),
+        place: std::sync::Arc::new(coordinator.to_owned()),
+        run_dir: None,
         worker: worker.into(),
         token: Token::new("secret").unwrap(),
+        security: Security::Plain,
         device: "cpu".to_owned(),
         address: "127.0.0.1".to_owned(),
         join_deadline: Duration::from_secs(10),
@@ -204,12 +205,24 @@ fn plan(coordinator: &str, worker: &str) -> Plan {
     }
 }
 
+/// Lets in who knows the secret.
+struct TheSecret;
+
+impl Doorkeeper for TheSecret {
+    fn admits(&self, token: &str) -> bool {
+        token == "secret"
+    }
+
+    fn turned_away(&self, _: std::net::SocketAddr, _: &Refusal) {}
+}
+
 async fn start(orders: Vec<Result<Directive, Rejection>>) -> (Scripted, String) {
     let coordinator = Scripted::default();
     coordinator.script.lock().unwrap().orders = orders.into();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(serve(listener, coordinator.clone()));
+    let door = Door::new(Security::Plain, Arc::new(TheSecret));
+    tokio::spawn(serve(listener, coordinator.clone(), door));
     (coordinator, address)
 }
 
@@ -295,9 +308,13 @@ async fn stale_report_is_not_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_or_replaced_worker_leaves_with_a_sentence() {
     let (coordinator, address) = start(vec![]).await;
-    coordinator.script.lock().unwrap().refusal = Some(JoinRefused::NotAdmitted);
+    let mut stranger = plan(&address, "w0");
+    stranger.token = Token::new("a guess").unwrap();
+    let error = run(stranger, build(&coordinator).0).await.unwrap_err().to_string();
+    assert!(error.contains("MEDEVO_TOKEN") && !error.contains("guess"), "{error}");
+    coordinator.script.lock().unwrap().refusal = Some(JoinRefused::OldLife("w0".into()));
     let error = run(plan(&address, "w0"), build(&coordinator).0).await.unwrap_err().to_string();
-    assert!(error.contains("MEDEVO_TOKEN") && !error.contains("secret"), "{error}");
+    assert!(error.contains("a name of its own"), "{error}");
     let (coordinator, address) = start(vec![Err(Rejection::StaleIncarnation)]).await;
     let error = run(plan(&address, "w0"), build(&coordinator).0).await.unwrap_err();
     assert!(matches!(error, AgentError::Replaced(_)), "{error}");

@@ -7,6 +7,7 @@
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,15 +20,20 @@ use tarpc::{
     client::{Config, RpcError},
     context::Context,
 };
-use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
-use crate::{backoff::Backoff, codec, service::CoordinatorClient};
+use crate::{
+    Backoff, codec,
+    connect::{Credentials, NoConnection, connect},
+    place::{LastKnown, Locate},
+    service::CoordinatorClient,
+};
 
 /// Longest wait for the answer of one try. The server's long polls take up to two seconds; a large
 /// report over a slow line takes longer than a poll.
 const ONE_TRY: Duration = Duration::from_secs(10);
 
-/// Longest wait for a connection to stand.
+/// Longest wait for a connection to stand, greeting included.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// With less than this left, another try is not worth it.
@@ -52,6 +58,15 @@ pub enum CallError {
         /// What the last try met.
         last: String,
     },
+    /// The coordinator did not let this side in, or this side did not trust it, at the first connection.
+    /// Later ones are tried again: a coordinator that was good once may come back.
+    #[error("the coordinator at {address} was not joined: {reason}")]
+    TurnedAway {
+        /// Which coordinator.
+        address: String,
+        /// Why, with the way out.
+        reason: String,
+    },
     /// The message could not be put on the wire; another try would meet the same.
     #[error("`{call}` cannot be sent: {reason} (a message may have {} MiB)", codec::MAX_FRAME_BYTES >> 20)]
     Unsendable {
@@ -64,7 +79,9 @@ pub enum CallError {
 
 /// A connection to the coordinator that mends itself. Use it from one runtime only.
 pub struct Client {
-    address: String,
+    place: Arc<dyn Locate>,
+    known: LastKnown,
+    credentials: Credentials,
     link: Mutex<Link>,
 }
 
@@ -85,33 +102,46 @@ enum Resend {
 impl Client {
     /// A client of the coordinator at `address` ("host:port"); the first call connects.
     #[must_use]
-    pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), link: Mutex::default() }
+    pub fn new(address: impl Into<String>, credentials: Credentials) -> Self {
+        let address: String = address.into();
+        let client = Self::finding(Arc::new(address.clone()), credentials);
+        client.known.set(&address);
+        client
+    }
+
+    /// A client of whoever leads the run, at every connection anew.
+    #[must_use]
+    pub fn finding(place: Arc<dyn Locate>, credentials: Credentials) -> Self {
+        Self { place, known: LastKnown::default(), credentials, link: Mutex::default() }
     }
 
     /// A client whose connection stands.
     ///
     /// # Errors
-    /// Nobody listens at `address` within `patience`.
+    /// Nobody listens at `address` within `patience`, or it is not the run's coordinator.
     pub async fn connect(
         address: impl Into<String>,
+        credentials: Credentials,
         patience: Duration,
     ) -> Result<Self, CallError> {
-        let client = Self::new(address);
+        let client = Self::new(address, credentials);
         let start = Instant::now();
         let mut backoff = Backoff::default();
         loop {
             match client.stub(patience.saturating_sub(start.elapsed())).await {
                 Ok(_) => return Ok(client),
-                Err(last) => client.pause("connect", start, patience, &mut backoff, last).await?,
+                Err(last) => {
+                    let last = client.may_pass(last).await?;
+                    client.pause("connect", start, patience, &mut backoff, last).await?;
+                }
             }
         }
     }
 
     /// Where the coordinator is.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn address(&self) -> String {
+        self.known.get()
     }
 
     /// Asks to be let in.
@@ -248,7 +278,7 @@ impl Client {
         loop {
             let left = patience.saturating_sub(start.elapsed());
             let last = match self.stub(left).await {
-                Err(last) => last,
+                Err(last) => self.may_pass(last).await?,
                 Ok((number, stub)) => {
                     let left = patience.saturating_sub(start.elapsed());
                     let mut context = tarpc::context::current();
@@ -288,34 +318,54 @@ impl Client {
         }
         // A pause that would use the patience up still leaves time for a last try.
         let pause = backoff.pause().min(left / 2);
-        tracing::debug!(call, coordinator = %self.address, error = %last, "trying again");
+        tracing::debug!(call, coordinator = %self.known.get(), error = %last, "trying again");
         tokio::time::sleep(pause).await;
         Ok(())
     }
 
     fn unreachable(&self, call: &'static str, start: Instant, last: String) -> CallError {
-        CallError::Unreachable {
-            call,
-            address: self.address.clone(),
-            waited: start.elapsed(),
-            last,
-        }
+        CallError::Unreachable { call, address: self.known.get(), waited: start.elapsed(), last }
     }
 
     /// The standing connection, or a new one.
-    async fn stub(&self, left: Duration) -> Result<(u64, CoordinatorClient), String> {
+    async fn stub(&self, left: Duration) -> Result<(u64, CoordinatorClient), NoConnection> {
         let mut link = self.link.lock().await;
         if let Some(stub) = &link.stub {
             return Ok((link.number, stub.clone()));
         }
-        let stream = timeout(left.min(CONNECT), TcpStream::connect(&self.address))
-            .await
-            .map_err(|_| "connecting took too long".to_owned())?
-            .map_err(|e| format!("cannot connect: {e}"))?;
-        let stub = CoordinatorClient::new(Config::default(), codec::wire(stream)).spawn();
+        let address = self.locate(left).await.map_err(NoConnection::Passing)?;
+        let stream = connect(&address, &self.credentials, left.min(CONNECT)).await?;
+        let stub = CoordinatorClient::new(Config::default(), codec::client(stream)).spawn();
         link.number += 1;
         link.stub = Some(stub.clone());
         Ok((link.number, stub))
+    }
+
+    /// Where the coordinator is now.
+    async fn locate(&self, left: Duration) -> Result<String, String> {
+        let place = self.place.clone();
+        let found = timeout(left.min(CONNECT), spawn_blocking(move || place.locate()));
+        let found = found.await.map_err(|_| "finding the coordinator took too long".to_owned())?;
+        let address =
+            found.map_err(|error| format!("finding the coordinator broke off: {error}"))??;
+        self.known.set(&address);
+        Ok(address)
+    }
+
+    /// Gives the connection up: the next call finds the coordinator anew.
+    pub async fn forget(&self) {
+        self.link.lock().await.stub = None;
+    }
+
+    /// What a failed connection said, unless trying again is in vain.
+    async fn may_pass(&self, failed: NoConnection) -> Result<String, CallError> {
+        match failed {
+            NoConnection::Passing(last) => Ok(last),
+            NoConnection::TurnedAway(reason) if self.link.lock().await.number == 0 => {
+                Err(CallError::TurnedAway { address: self.known.get(), reason })
+            }
+            NoConnection::TurnedAway(last) => Ok(last),
+        }
     }
 
     /// Gives a connection up, unless somebody has put a newer one in its place.

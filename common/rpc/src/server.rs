@@ -4,26 +4,38 @@
 //! `Send` only once the service is a concrete type, so a generic server cannot spawn them. The messages
 //! are small and their handlers short; what takes long belongs into a task of the handler's own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tarpc::server::{BaseChannel, Channel};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
-use crate::{codec, service::Coordinator};
+use crate::{codec, door::Door, refusal::Refusal, service::Coordinator};
 
 /// What one server takes on at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections; a further one is closed as soon as it is accepted. A worker has two.
+    /// Connections that were let in; a further one is closed. A worker has two.
     pub connections: usize,
+    /// Connections on their way in; a further one is closed as soon as it is accepted.
+    pub waiting: usize,
+    /// How long a connection may take to be let in.
+    pub greeting: Duration,
     /// Requests of one connection that are worked on at once; further ones wait unread.
     pub requests_per_connection: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 1024, requests_per_connection: 32 }
+        Self {
+            connections: 1024,
+            waiting: 128,
+            greeting: Duration::from_secs(5),
+            requests_per_connection: 32,
+        }
     }
 }
 
@@ -31,11 +43,11 @@ impl Default for Limits {
 ///
 /// # Errors
 /// The listener is broken for good.
-pub async fn serve<S>(listener: TcpListener, service: S) -> std::io::Result<()>
+pub async fn serve<S>(listener: TcpListener, service: S, door: Door) -> std::io::Result<()>
 where
     S: Coordinator + Clone,
 {
-    serve_within(listener, service, Limits::default()).await
+    serve_within(listener, service, door, Limits::default()).await
 }
 
 /// Serves within `limits` until the future is dropped, which closes all connections.
@@ -45,11 +57,14 @@ where
 pub async fn serve_within<S>(
     listener: TcpListener,
     service: S,
+    door: Door,
     limits: Limits,
 ) -> std::io::Result<()>
 where
     S: Coordinator + Clone,
 {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let waiting = Arc::new(Semaphore::new(limits.waiting));
     let mut connections = FuturesUnordered::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -70,26 +85,55 @@ where
             },
             Some(()) = connections.next(), if !connections.is_empty() => continue,
         };
-        if connections.len() >= limits.connections {
-            tracing::warn!(%peer, limit = limits.connections, "too many connections: one closed");
+        let Ok(turn) = Arc::clone(&waiting).try_acquire_owned() else {
+            door.turn_away(peer, &Refusal::Crowded);
             continue;
-        }
-        let at_once = limits.requests_per_connection;
-        connections.push(connection(stream, peer, service.clone(), at_once));
+        };
+        let (service, door, places) = (service.clone(), door.clone(), Arc::clone(&places));
+        let connection = async move {
+            match enter(stream, &door, turn, places, limits.greeting).await {
+                Ok((wire, place)) => {
+                    tracing::debug!(%peer, "connection opened");
+                    work(wire, service, limits.requests_per_connection).await;
+                    tracing::debug!(%peer, "connection closed");
+                    drop(place);
+                }
+                Err(why) => door.turn_away(peer, &why),
+            }
+        };
+        // All connections share this future: one that panics must not take the others along.
+        connections.push(AssertUnwindSafe(connection).catch_unwind().map(move |end| {
+            if end.is_err() {
+                tracing::error!(%peer, "a connection's work panicked; the connection is closed");
+            }
+        }));
     }
 }
 
+/// Lets one connection in, which then holds a place. `turn` is given on at the end of the greeting.
+async fn enter(
+    stream: TcpStream,
+    door: &Door,
+    turn: OwnedSemaphorePermit,
+    places: Arc<Semaphore>,
+    patience: Duration,
+) -> Result<(codec::ServerWire, OwnedSemaphorePermit), Refusal> {
+    let stream = door.enter(stream, patience).await;
+    drop(turn);
+    let stream = stream?;
+    let place = places.try_acquire_owned().map_err(|_| Refusal::Full)?;
+    Ok((codec::server(stream), place))
+}
+
 /// Works on one connection until the other side closes it.
-async fn connection<S>(stream: TcpStream, peer: SocketAddr, service: S, at_once: usize)
+async fn work<S>(wire: codec::ServerWire, service: S, at_once: usize)
 where
     S: Coordinator + Clone,
 {
-    tracing::debug!(%peer, "connection opened");
-    BaseChannel::with_defaults(codec::wire(stream))
+    BaseChannel::with_defaults(wire)
         .execute(service.serve())
         .for_each_concurrent(at_once, |answer| answer)
         .await;
-    tracing::debug!(%peer, "connection closed");
 }
 
 /// Whether accepting may work again: the connection was gone already, or handles ran out.

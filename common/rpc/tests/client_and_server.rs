@@ -1,95 +1,29 @@
 //! The client against real servers on loopback: what a worker relies on when the line is bad.
 #![allow(clippy::unwrap_used)]
 
+mod scripted;
+
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use medevo_rpc::{CallError, Client, Limits, serve, serve_within, service::Coordinator};
+use medevo_rpc::{CallError, Client, Credentials, Door, Limits, Security, serve, serve_within};
 use medevo_types::{
-    Attempt, Generation, Incarnation, Step, UnitId, WorkerTag,
-    messages::{
-        Candidate, Directive, Envelope, Group, Hello, JoinRefused, Rejection, Report, Welcome,
-    },
+    Attempt, Generation, Step, UnitId,
+    messages::{Candidate, Directive, Envelope, Group, Rejection, Report},
 };
-use serde_bytes::ByteBuf;
-use tarpc::context::Context;
+use scripted::{Keeper, Scripted, TOKEN, tag};
 use tokio::net::TcpListener;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Counts what it is asked, and remembers the last report.
-#[derive(Clone, Default)]
-struct Scripted {
-    adds: Arc<AtomicI64>,
-    silent_adds: Arc<AtomicUsize>,
-    busy: Arc<AtomicUsize>,
-    most_busy: Arc<AtomicUsize>,
-    last: Arc<Mutex<Option<Envelope>>>,
+fn door() -> Door {
+    Door::new(Security::Plain, Arc::new(Keeper::default()))
 }
 
-impl Coordinator for Scripted {
-    async fn join(self, _: Context, _: Hello) -> Result<Welcome, JoinRefused> {
-        Err(JoinRefused::Full)
-    }
-
-    async fn heartbeat(self, _: Context, _: WorkerTag) -> Result<(), Rejection> {
-        let busy = self.busy.fetch_add(1, SeqCst) + 1;
-        self.most_busy.fetch_max(busy, SeqCst);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        self.busy.fetch_sub(1, SeqCst);
-        Ok(())
-    }
-
-    async fn next(self, _: Context, _: WorkerTag) -> Result<Directive, Rejection> {
-        Ok(Directive::Stop { reason: "test".to_owned() })
-    }
-
-    async fn report(self, _: Context, envelope: Envelope) -> Result<(), Rejection> {
-        *self.last.lock().unwrap() = Some(envelope);
-        Err(Rejection::StaleStep)
-    }
-
-    async fn rendezvous_set(
-        self,
-        _: Context,
-        _: WorkerTag,
-        _: String,
-        _: ByteBuf,
-    ) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    async fn rendezvous_get(
-        self,
-        _: Context,
-        _: WorkerTag,
-        _: String,
-    ) -> Result<Option<ByteBuf>, Rejection> {
-        Ok(None)
-    }
-
-    async fn rendezvous_add(
-        self,
-        _: Context,
-        _: WorkerTag,
-        _: String,
-        delta: i64,
-    ) -> Result<i64, Rejection> {
-        let sum = self.adds.fetch_add(delta, SeqCst) + delta;
-        if self.silent_adds.load(SeqCst) > 0 {
-            std::future::pending::<()>().await;
-        }
-        Ok(sum)
-    }
-}
-
-fn tag() -> WorkerTag {
-    WorkerTag { worker: "w0".into(), incarnation: Incarnation(7) }
+fn credentials() -> Credentials {
+    Credentials::plain(TOKEN)
 }
 
 fn envelope(groups: Vec<Group>) -> Envelope {
@@ -111,14 +45,14 @@ fn group(text: String, feature: Option<Vec<f32>>) -> Group {
 async fn start(service: Scripted) -> (String, tokio::task::JoinHandle<std::io::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    (address, tokio::spawn(serve(listener, service)))
+    (address, tokio::spawn(serve(listener, service, door())))
 }
 
 #[tokio::test]
 async fn messages_arrive_as_they_were_sent_up_to_tens_of_mebibytes() {
     let service = Scripted::default();
     let (address, _server) = start(service.clone()).await;
-    let client = Client::connect(address, PATIENCE).await.unwrap();
+    let client = Client::connect(address, credentials(), PATIENCE).await.unwrap();
     assert!(matches!(client.next(&tag(), PATIENCE).await.unwrap(), Ok(Directive::Stop { .. })));
     let large = group("héllo".to_owned(), Some(vec![0.125; 10_000_000]));
     for groups in [vec![], vec![group(String::new(), None), large]] {
@@ -131,7 +65,7 @@ async fn messages_arrive_as_they_were_sent_up_to_tens_of_mebibytes() {
 #[tokio::test]
 async fn oversize_fails_at_once_and_the_connection_goes_on() {
     let (address, _server) = start(Scripted::default()).await;
-    let client = Client::new(address);
+    let client = Client::new(address, credentials());
     let start = Instant::now();
     let large = envelope(vec![group("x".repeat(65 << 20), None)]);
     let error = client.report(&large, PATIENCE).await.unwrap_err();
@@ -144,18 +78,18 @@ async fn oversize_fails_at_once_and_the_connection_goes_on() {
 #[tokio::test]
 async fn nobody_listening_is_an_error_within_the_patience() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    let client = Client::new(&free);
+    let client = Client::new(&free, credentials());
     let start = Instant::now();
     let error = client.next(&tag(), Duration::from_millis(700)).await.unwrap_err().to_string();
     assert!(start.elapsed() < Duration::from_secs(3));
     assert!(error.contains(&free) && error.contains("next"), "{error}");
-    assert!(Client::connect(&free, Duration::from_millis(100)).await.is_err());
+    assert!(Client::connect(&free, credentials(), Duration::from_millis(100)).await.is_err());
 }
 
 #[tokio::test]
 async fn server_that_comes_late_or_comes_back_is_found() {
     let place = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let client = Client::new(place.to_string());
+    let client = Client::new(place.to_string(), credentials());
     let from = tag();
     for _ in 0..2 {
         let call = client.next(&from, PATIENCE);
@@ -164,7 +98,7 @@ async fn server_that_comes_late_or_comes_back_is_found() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             let listener = TcpListener::bind(place).await.unwrap();
             // Wrapped, because the task is to be left running, not awaited.
-            Some(tokio::spawn(serve(listener, Scripted::default())))
+            Some(tokio::spawn(serve(listener, Scripted::default(), door())))
         };
         let (answer, server) = tokio::join!(call, late);
         assert!(answer.unwrap().is_ok());
@@ -177,7 +111,7 @@ async fn server_that_comes_late_or_comes_back_is_found() {
 #[tokio::test]
 async fn silent_server_does_not_hold_a_call_for_ever() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new(listener.local_addr().unwrap().to_string());
+    let client = Client::new(listener.local_addr().unwrap().to_string(), credentials());
     let start = Instant::now();
     assert!(client.next(&tag(), Duration::from_millis(500)).await.is_err());
     assert!(start.elapsed() < Duration::from_secs(3));
@@ -187,7 +121,7 @@ async fn silent_server_does_not_hold_a_call_for_ever() {
 async fn counter_is_never_added_to_twice() {
     let service = Scripted::default();
     let (address, _server) = start(service.clone()).await;
-    let client = Client::new(address);
+    let client = Client::new(address, credentials());
     assert_eq!(client.rendezvous_add(&tag(), "k", 2, PATIENCE).await.unwrap(), Ok(2));
     service.silent_adds.store(1, SeqCst);
     let short = Duration::from_millis(400);
@@ -200,9 +134,9 @@ async fn requests_of_one_connection_are_bounded_and_all_answered() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let service = Scripted::default();
-    let limits = Limits { connections: 4, requests_per_connection: 3 };
-    tokio::spawn(serve_within(listener, service.clone(), limits));
-    let client = Arc::new(Client::new(address));
+    let limits = Limits { connections: 4, requests_per_connection: 3, ..Limits::default() };
+    tokio::spawn(serve_within(listener, service.clone(), door(), limits));
+    let client = Arc::new(Client::new(address, credentials()));
     let calls: Vec<_> = (0..30)
         .map(|_| {
             let client = Arc::clone(&client);
@@ -219,11 +153,11 @@ async fn requests_of_one_connection_are_bounded_and_all_answered() {
 async fn one_connection_too_many_is_closed_and_its_place_is_given_on() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let limits = Limits { connections: 1, requests_per_connection: 3 };
-    tokio::spawn(serve_within(listener, Scripted::default(), limits));
-    let first = Client::new(&address);
+    let limits = Limits { connections: 1, requests_per_connection: 3, ..Limits::default() };
+    tokio::spawn(serve_within(listener, Scripted::default(), door(), limits));
+    let first = Client::new(&address, credentials());
     first.next(&tag(), PATIENCE).await.unwrap().unwrap();
-    let second = Client::new(&address);
+    let second = Client::new(&address, credentials());
     assert!(second.next(&tag(), Duration::from_millis(300)).await.is_err());
     drop(first);
     assert!(second.next(&tag(), PATIENCE).await.is_ok());

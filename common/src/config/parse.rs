@@ -14,7 +14,7 @@ use super::{
 
 impl RunConfig {
     /// Reads a run file without overrides. `path` names the file in messages, and relative paths in the
-    /// file (`model.path`, `data.*.path`) are taken from its folder.
+    /// file (`model.path`, `data.*.path`, `cluster.certificates`) are taken from its folder.
     ///
     /// # Errors
     /// All syntax errors, unknown keys, missing keys and wrong types, each with its line.
@@ -77,6 +77,9 @@ impl RunConfig {
         resolve(folder, &mut self.model.path);
         for data in self.data.values_mut() {
             resolve(folder, &mut data.path);
+        }
+        if let Some(certificates) = &mut self.cluster.certificates {
+            resolve(folder, certificates);
         }
     }
 }

@@ -243,8 +243,17 @@ pub struct ClusterSection {
     pub min_workers: usize,
     /// More are refused.
     pub max_workers: usize,
-    /// Address that the coordinator listens on.
+    /// Address that the coordinator listens on. One that other machines reach needs `certificates` or
+    /// `trusted_network`.
     pub listen: String,
+    /// Directory of certificates, made by `medevo-coord certs init`: coordinator and workers then speak TLS and check
+    /// each other. The join token is needed as before. Gradients and weights go over the collectives, which are
+    /// not encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<PathBuf>,
+    /// Everyone on the network of `listen` may read what coordinator and workers say to each other, the join token
+    /// included: lets a coordinator without certificates listen beyond this machine.
+    pub trusted_network: bool,
     /// Address at which workers reach each other's collectives.
     pub collective_address: String,
     /// A worker silent for this long is lost, seconds.
@@ -283,6 +292,8 @@ impl Default for ClusterSection {
             min_workers: 1,
             max_workers: 64,
             listen: "127.0.0.1:0".into(),
+            certificates: None,
+            trusted_network: false,
             collective_address: "127.0.0.1".into(),
             lease_ttl_s: 10.0,
             grace_s: 5.0,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     ops::Deref,
     path::{Path, PathBuf},
 };
@@ -73,6 +74,13 @@ impl RunConfig {
             .collect();
         Err(ConfigErrors::new(PathBuf::from(path), problems))
     }
+}
+
+/// Whether nobody but this machine reaches the address. What is not host:port has its own rule.
+fn is_loopback(listen: &str) -> bool {
+    let Some((host, _)) = listen.rsplit_once(':') else { return true };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl Rules {
@@ -158,6 +166,18 @@ impl Rules {
                 .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
             "cluster.listen",
             format!("must be host:port (port 0 takes a free one), but it is {:?}", cluster.listen),
+        );
+        self.require(
+            is_loopback(&cluster.listen)
+                || cluster.certificates.is_some()
+                || cluster.trusted_network,
+            "cluster.listen",
+            format!(
+                "is {:?}, which other machines may reach, but nothing secures the connections; make certificates \
+                 with `medevo-coord certs init DIR` and set cluster.certificates = \"DIR\", or set \
+                 cluster.trusted_network = true if everyone on that network may read along",
+                cluster.listen
+            ),
         );
     }
 

@@ -87,7 +87,7 @@ impl Core {
                     extra: 0,
                 }))
             }
-            None => match self.draw(at, 1, None, Vec::new()) {
+            None => match self.draw(at, 1, None, Vec::new(), out) {
                 Some(draw) => Work::Draw(draw),
                 None => return,
             },

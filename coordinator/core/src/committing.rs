@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use medevo_types::{Attempt, Digest, messages::Rejection};
 
 use crate::{
-    Core, Event, Millis, Output, Position, Record,
+    Core, Event, Left, Millis, Output, Position, Record,
     phase::{Answer, Committing, Learn, Phase, Work},
     plan::{self, TrainStep},
     weights::{Weights, prevailing},
@@ -53,11 +53,19 @@ impl Core {
         out: &mut Output,
     ) {
         let (generation, policy) = (self.seats.generation, self.policy);
-        out.records.push(Record::Commit { step: at.step, attempt, generation, policy, gradient });
-        self.committed = at.step;
         let extra = self.position.extra + extra;
         let position = Position { stage: at.stage, done: at.stage_step, extra };
+        let left = Left {
+            position,
+            before: Some(self.weights.digest()).filter(|digest| !digest.0.is_empty()),
+            reference: self.reference.clone(),
+            untrained: self.stage_start == Some((at.stage, policy)),
+        };
+        let (step, left) = (at.step, Some(left));
+        out.records.push(Record::Commit { step, attempt, generation, policy, gradient, left });
+        self.committed = step;
         self.position = plan::settled(&self.spec, position);
+        self.earlier.settle(step);
     }
 
     fn lr(&self, at: TrainStep) -> f64 {
@@ -192,7 +200,7 @@ impl Core {
     }
 
     /// What a cycle's last step is followed by: evaluation passes, a checkpoint, the next step.
-    fn after_cycle(&mut self, at: TrainStep) -> Work {
+    pub(crate) fn after_cycle(&mut self, at: TrainStep) -> Work {
         if self.pass_due(at)
             && let Some(measure) = self.measure(at.stage, 0, Some(at))
         {

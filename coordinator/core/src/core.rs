@@ -6,13 +6,8 @@ use medevo_types::{PolicyVersion, Step, Term, UnitId, messages::Rejection};
 
 use crate::{
     CheckpointRef, Event, Input, Millis, Outcome, Output, Position, Record, Recovered, Reply,
-    RunSpec, View,
-    laps::Laps,
-    membership::Membership,
-    phase::{Phase, Work},
-    plan,
-    roster::Seats,
-    weights::Weights,
+    RunSpec, View, earlier::Earlier, laps::Laps, membership::Membership, phase::Phase, plan,
+    roster::Seats, weights::Weights,
 };
 
 /// Bits of a unit's id that count units within a term.
@@ -55,6 +50,8 @@ pub struct Core {
     pub(crate) setbacks: u32,
     /// Rollbacks since the last checkpoint.
     pub(crate) rollbacks: u32,
+    /// What earlier terms left.
+    pub(crate) earlier: Earlier,
     /// Somebody asked the run to stop at the next step boundary.
     pub(crate) drain: Option<String>,
     pub(crate) rejected: BTreeMap<Rejection, u64>,
@@ -79,7 +76,7 @@ impl Core {
             reached: recovered.reached.max(recovered.committed),
             policy: PolicyVersion(0),
             weights: Weights::Unknown,
-            checkpoint: recovered.checkpoint,
+            checkpoint: recovered.checkpoint.clone(),
             reference: None,
             stage_start: None,
             announced: None,
@@ -87,12 +84,14 @@ impl Core {
             save_tries: BTreeMap::new(),
             setbacks: 0,
             rollbacks: 0,
+            earlier: Earlier::default(),
             drain: None,
             rejected: BTreeMap::new(),
             clock: Laps::default(),
         };
         core.return_to_checkpoint();
-        core.reference = core.reference.or(recovered.reference);
+        core.reference = core.reference.or(recovered.reference.clone());
+        core.inherit(recovered);
         core
     }
 
@@ -136,8 +135,8 @@ impl Core {
         }
     }
 
-    /// The first thing that happens: what an earlier coordinator committed beyond the checkpoint is void,
-    /// for its workers are gone.
+    /// The first thing that happens. What an earlier coordinator committed beyond the place where the run goes on
+    /// is void.
     fn begin(&mut self, now: Millis, out: &mut Output) {
         out.events.push(Event::Started { term: self.term, step: self.committed });
         if self.recorded > self.committed {
@@ -148,7 +147,10 @@ impl Core {
         }
         match plan::problem(&self.spec) {
             Some(problem) => self.fail(now, problem, out),
-            None => self.form(now, Work::Next, "start", out),
+            None => {
+                let work = self.work_after_takeover();
+                self.form(now, work, "start", out);
+            }
         }
     }
 

@@ -72,7 +72,10 @@ impl Core {
             return;
         }
         let grace = *gathering.grace.get_or_insert(now + self.spec.deadlines.grace_ms);
-        if here >= max || now >= grace {
+        // Whoever was in the last roster before this coordinator is worth the grace time; nobody else has to be
+        // waited for once they are back.
+        let back = self.earlier.all_back(|worker| self.membership.has(worker));
+        if here >= max || now >= grace || back {
             self.open_generation(now, out);
         }
     }
@@ -87,10 +90,13 @@ impl Core {
         }
         let deadline = now + self.spec.deadlines.form_ms + self.rest_of_work(&members);
         self.seats.open(self.seats.generation.next(), members);
+        let names = || self.seats.ranks.iter().map(|seat| seat.member.tag.worker.clone()).collect();
         out.records.push(Record::Generation(self.seats.generation));
+        out.records.push(Record::Roster(names()));
+        self.earlier.opened();
         out.events.push(Event::GenerationOpened {
             generation: self.seats.generation,
-            workers: self.seats.ranks.iter().map(|s| s.member.tag.worker.clone()).collect(),
+            workers: names(),
             reason: gathering.reason,
         });
         let linking = Linking { work: gathering.work, formed: BTreeMap::new(), deadline };

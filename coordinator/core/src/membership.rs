@@ -33,6 +33,11 @@ impl Membership {
         self.leases.len()
     }
 
+    /// Whether some life of this worker has a live lease.
+    pub fn has(&self, worker: &WorkerId) -> bool {
+        self.leases.contains_key(worker)
+    }
+
     /// Whether this very life has a live lease.
     pub fn check(&self, tag: &WorkerTag) -> Result<(), Rejection> {
         match self.leases.get(&tag.worker) {

@@ -97,6 +97,31 @@ pub(crate) fn next(spec: &RunSpec, at: Position) -> Next {
     Next::Done
 }
 
+/// The training step that leads to `position` (within its own stage) and is number `step` of the run. None where
+/// there is no such step.
+pub(crate) fn step_at(spec: &RunSpec, position: Position, step: Step) -> Option<TrainStep> {
+    let stage = spec.stages.get(position.stage)?;
+    let done = position.done.checked_sub(1)?;
+    let trains = position.done <= training_steps(stage);
+    trains.then(|| train_step(stage, Position { done, ..position }, step))
+}
+
+/// The steps in `(after, upto]` that begin with a rollout.
+#[must_use]
+pub fn rollout_steps(spec: &RunSpec, after: Step, upto: Step) -> Vec<Step> {
+    let (mut found, mut before) = (Vec::new(), 0);
+    for stage in &spec.stages {
+        if let StageKind::Rl { steps, objective, .. } = &stage.kind {
+            let each = objective.num_iterations.max(1);
+            let first = (0..*steps).filter(|done| done % each == 0);
+            found.extend(first.map(|done| Step(before + done + 1)));
+        }
+        before += training_steps(stage);
+    }
+    found.retain(|step| *step > after && *step <= upto);
+    found
+}
+
 fn train_step(stage: &StageSpec, at: Position, step: Step) -> TrainStep {
     let each = match &stage.kind {
         StageKind::Rl { objective, .. } => objective.num_iterations.max(1),

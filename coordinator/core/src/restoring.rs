@@ -24,39 +24,78 @@ impl Core {
             .formed
             .iter()
             .filter_map(|(&rank, answer)| match answer {
-                Answer::Ok(Some(held)) if held.policy == self.policy => Some((rank, held.clone())),
+                Answer::Ok(Some(held)) => Some((rank, held.clone())),
                 _ => None,
             })
             .collect();
-        let wanted = match &self.weights {
-            Weights::Known(digest) => Some(digest.clone()),
-            Weights::AppliedBy(tags) => prevailing(
-                held.iter()
-                    .filter(|&(&rank, _)| tags.contains(&self.seats.ranks[rank].member.tag))
-                    .map(|(&rank, held)| (rank, &held.digest)),
-            ),
-            Weights::Unknown => None,
-        };
-        let good: Vec<usize> = held
-            .iter()
-            .filter(|(_, held)| Some(&held.digest) == wanted.as_ref())
-            .map(|(&rank, _)| rank)
-            .collect();
         let Some(work) = self.take_work() else { return };
-        if let (Some(digest), Some(&root)) = (wanted, good.first()) {
-            self.weights = Weights::Known(digest.clone());
-            if good.len() == self.seats.ranks.len() {
-                self.agreed(now, digest, work, out);
-            } else {
-                self.order_restore(now, work, RestoreSource::Peer { root }, out);
-            }
-            return;
+        if let Some((digest, good)) = self.holders(&held) {
+            return self.spread(now, digest, &good, work, out);
         }
-        self.restore_from_disk(now, work, out);
+        if let Some((before, digest)) = self.step_back() {
+            // The coordinator was lost between a commit's record and the first optimizer step.
+            let good: Vec<usize> = held
+                .iter()
+                .filter(|(_, held)| held.policy == before.policy && held.digest == digest)
+                .map(|(&rank, _)| rank)
+                .collect();
+            if !good.is_empty() {
+                let reason = format!("nobody had applied step {} yet", self.committed);
+                let from = self.committed;
+                self.stand_on(&before, Weights::Known(digest.clone()));
+                self.rolled_back(from, reason, out);
+                return self.spread(now, digest, &good, Work::Next, out);
+            }
+        }
+        self.restore_from_disk(now, work, &held, out);
+    }
+
+    /// The digest of the run's weights and the ranks that hold them; None when nobody does.
+    fn holders(&self, held: &BTreeMap<usize, Holding>) -> Option<(Digest, Vec<usize>)> {
+        let held: BTreeMap<usize, &Digest> = held
+            .iter()
+            .filter(|(_, held)| held.policy == self.policy)
+            .map(|(&rank, held)| (rank, &held.digest))
+            .collect();
+        let all = || held.iter().map(|(&rank, &digest)| (rank, digest));
+        let wanted = match &self.weights {
+            Weights::Known(digest) => digest.clone(),
+            Weights::AppliedBy(tags) => prevailing(
+                all().filter(|&(rank, _)| tags.contains(&self.seats.ranks[rank].member.tag)),
+            )?,
+            Weights::Reported => prevailing(all())?,
+            Weights::Unknown => return None,
+        };
+        let good: Vec<usize> =
+            all().filter(|(_, digest)| **digest == wanted).map(|(rank, _)| rank).collect();
+        (!good.is_empty()).then_some((wanted, good))
+    }
+
+    /// Some ranks hold the weights: the others get them from the first of those.
+    fn spread(
+        &mut self,
+        now: Millis,
+        digest: Digest,
+        good: &[usize],
+        work: Work,
+        out: &mut Output,
+    ) {
+        self.weights = Weights::Known(digest.clone());
+        if good.len() == self.seats.ranks.len() {
+            self.agreed(now, digest, work, out);
+        } else {
+            self.order_restore(now, work, RestoreSource::Peer { root: good[0] }, out);
+        }
     }
 
     /// Nobody holds the weights any more.
-    fn restore_from_disk(&mut self, now: Millis, work: Work, out: &mut Output) {
+    fn restore_from_disk(
+        &mut self,
+        now: Millis,
+        work: Work,
+        held: &BTreeMap<usize, Holding>,
+        out: &mut Output,
+    ) {
         let saved = self.checkpoint.as_ref().map(|c| c.policy);
         let mut work = work;
         if saved != Some(self.policy) && self.policy != PolicyVersion(0) {
@@ -81,6 +120,9 @@ impl Core {
             }
             self.roll_back(reason, out);
             work = Work::Next;
+            if let Some((digest, good)) = self.holders(held) {
+                return self.spread(now, digest, &good, work, out);
+            }
         }
         let source = match &self.checkpoint {
             Some(checkpoint) if checkpoint.policy == self.policy => {
@@ -96,6 +138,11 @@ impl Core {
     pub(crate) fn roll_back(&mut self, reason: String, out: &mut Output) {
         let from = self.committed;
         self.return_to_checkpoint();
+        self.rolled_back(from, reason, out);
+    }
+
+    /// Says that commits after the one that the run now stands on are void.
+    fn rolled_back(&self, from: Step, reason: String, out: &mut Output) {
         out.records.push(Record::Rollback { step: self.committed });
         out.events.push(Event::RolledBack { from, to: self.committed, reason });
     }

@@ -1,7 +1,7 @@
 //! Rollout: candidates of one training step, drawn by whoever pulls.
 
 use medevo_types::{
-    PolicyVersion, UnitId, WorkerId, WorkerTag,
+    PolicyVersion, UnitId, WorkerTag,
     messages::{Group, Purpose, Rejection},
 };
 
@@ -22,6 +22,7 @@ impl Core {
         round: u64,
         missing: Option<usize>,
         earlier: Vec<(SampleIndex, Group)>,
+        out: &mut Output,
     ) -> Option<Draw> {
         let StageKind::Rl { data, samples, questions, sampling, features, objective, .. } =
             &self.spec.stages.get(at.stage)?.kind
@@ -41,7 +42,8 @@ impl Core {
             features: *features,
         };
         let (each, unit_ms) = (self.spec.prompts_per_unit, self.spec.deadlines.unit_ms);
-        let units = Units::cut(brief, &chosen, each, unit_ms, &mut self.next_unit);
+        let mut units = Units::cut(brief, &chosen, each, unit_ms, &mut self.next_unit);
+        self.keep_rollout(at, earlier.len(), &mut units, out);
         Some(Draw { at, round, earlier, units })
     }
 
@@ -55,11 +57,7 @@ impl Core {
     }
 
     fn units_mut(&mut self) -> Option<&mut Units> {
-        match &mut self.phase {
-            Phase::Rollout(draw) => Some(&mut draw.units),
-            Phase::Evaluating(measure) => Some(&mut measure.units),
-            _ => None,
-        }
+        self.phase.units_mut()
     }
 
     /// The order of a present worker that pulls: a unit, if there is one for it.
@@ -70,11 +68,7 @@ impl Core {
         out: &mut Output,
     ) -> Option<Order> {
         let seats = &self.seats;
-        let units = match &mut self.phase {
-            Phase::Rollout(draw) => &mut draw.units,
-            Phase::Evaluating(measure) => &mut measure.units,
-            _ => return None,
-        };
+        let units = self.phase.units_mut()?;
         let others = || {
             let names = seats.present().map(|rank| &seats.ranks[rank].member.tag.worker);
             names.filter(|worker| **worker != tag.worker)
@@ -152,7 +146,7 @@ impl Core {
             ranks.iter().map(|&rank| self.seats.ranks[rank].member.tag.clone()).collect();
         let Some(units) = self.units_mut() else { return };
         for tag in tags {
-            for unit in units.release(&tag) {
+            if let Some(unit) = units.release(&tag) {
                 let (worker, reason) = (tag.worker.clone(), reason.to_owned());
                 out.events.push(Event::UnitReissued { unit, worker, reason });
             }

@@ -29,6 +29,7 @@ impl Core {
             stage: scoring.at.stage,
             step: scoring.at.step,
             policy: self.policy,
+            holding: self.weights.digest(),
             earlier: scoring.earlier,
             groups: scoring.groups.clone(),
         });
@@ -54,7 +55,7 @@ impl Core {
             0 => self.learn(now, scoring, scored, out),
             missing => {
                 let Scoring { at, round, groups, .. } = scoring;
-                if let Some(draw) = self.draw(at, round + 1, Some(missing), groups) {
+                if let Some(draw) = self.draw(at, round + 1, Some(missing), groups, out) {
                     self.start(now, Work::Draw(draw), out);
                 }
             }

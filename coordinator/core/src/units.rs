@@ -119,6 +119,26 @@ impl Units {
         }
     }
 
+    /// Takes answers that were there before: `groups` in the order of the samples, from the first on. Units that
+    /// they answer whole are answered. Returns how many groups were taken.
+    pub fn keep(&mut self, groups: &[(SampleIndex, Group)]) -> usize {
+        let (mut rest, mut kept) = (groups, 0);
+        for unit in &mut self.units {
+            let Some((these, others)) = rest.split_at_checked(unit.samples.len()) else { break };
+            let same = these
+                .iter()
+                .zip(&unit.samples)
+                .all(|((sample, group), wanted)| sample == wanted && fits(group, &self.brief));
+            if !same {
+                break;
+            }
+            unit.groups = Some(these.iter().map(|(_, group)| group.clone()).collect());
+            kept += these.len();
+            rest = others;
+        }
+        kept
+    }
+
     /// A roster begins to work on these units: earlier holders are forgotten.
     pub fn begin(&mut self, now: Millis) {
         for unit in &mut self.units {

@@ -12,8 +12,21 @@ pub(crate) enum Weights {
     /// The commit is on record but nobody has reported its weights yet: only these lives were told
     /// to make them, so only their word counts.
     AppliedBy(Vec<WorkerTag>),
+    /// The commit is on record, an earlier term's workers were told to make them: what most of those that hold
+    /// the version report.
+    Reported,
     /// Nothing is known: the starting model before anyone has loaded it.
     Unknown,
+}
+
+impl Weights {
+    /// The digest, empty while it is not known.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Weights::Known(digest) => digest.clone(),
+            _ => Digest(String::new()),
+        }
+    }
 }
 
 /// The digest that most ranks report; the lowest rank decides a tie.

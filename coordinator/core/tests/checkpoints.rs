@@ -135,17 +135,104 @@ fn a_drain_before_anyone_has_come_ends_at_once() {
     assert_eq!(sim.core.finished(), Some(&Outcome::Drained { reason: "SIGINT".into() }));
 }
 
+fn rollbacks(sim: &Sim) -> Vec<(u64, u64)> {
+    let back = |event: &Event| match event {
+        Event::RolledBack { from, to, .. } => Some((from.0, to.0)),
+        _ => None,
+    };
+    sim.events.iter().filter_map(back).collect()
+}
+
 #[test]
-fn inv_1_a_restarted_coordinator_voids_what_lies_behind_the_checkpoint() {
+fn inv_1_what_lies_behind_the_checkpoint_is_void_when_its_workers_are_gone_too() {
     let mut sim = start(spec::whole());
     sim.run_to("rollout", 3);
     sim.restart_coordinator();
-    sim.feed(Input::Tick);
-    let last = sim.records.iter().rfind(|r| !matches!(r, Record::Generation(_)));
-    assert_eq!(last, Some(&Record::Rollback { step: Step(2) }));
-    assert_eq!(sim.core.view(sim.now).term, Term(2));
+    for name in ["w0", "w1"] {
+        sim.kill(&name.into(), true);
+    }
+    sim.join("w2");
     assert_eq!(sim.finish(), Outcome::Done);
+    assert_eq!(rollbacks(&sim), [(3, 2)]);
+    assert_eq!(sim.core.view(sim.now).term, Term(2));
     sim.checker.complete(6);
+}
+
+// A coordinator that takes over loses no step while somebody holds the weights.
+#[test]
+fn a_takeover_goes_on_from_the_last_commit() {
+    for (phase, step) in [("rollout", 3), ("scoring", 3), ("updating", 3), ("evaluating", 4)] {
+        let mut sim = start(spec::whole());
+        sim.run_to(phase, step);
+        sim.restart_coordinator();
+        assert_eq!(sim.finish(), Outcome::Done, "{phase}");
+        assert_eq!(rollbacks(&sim), [], "{phase}");
+        assert_eq!(sim.committed_steps(), [1, 2, 3, 4, 5, 6], "{phase}");
+        let passes = sim.events.iter().filter(
+            |e| matches!(e, Event::PassDone { stage, step, .. } if stage == "adapt" && step.0 == 4),
+        );
+        assert_eq!(passes.count(), 1, "{phase}: the pass that was due is made");
+        sim.checker.complete(6);
+    }
+}
+
+// The commit is on record, nobody has heard of it: the step is done again, and only that one.
+#[test]
+fn a_takeover_before_anyone_applied_a_commit_redoes_that_step() {
+    let mut sim = start(spec::whole());
+    sim.run_to("committing", 4);
+    sim.restart_coordinator();
+    assert_eq!(sim.finish(), Outcome::Done);
+    assert_eq!(rollbacks(&sim), [(4, 3)]);
+    sim.checker.complete(6);
+}
+
+// Within a cycle the verdicts of its rollout went with the coordinator.
+#[test]
+fn a_takeover_within_a_cycle_goes_back_to_the_checkpoint() {
+    let mut sim = start(spec::reusing(spec::only_rl(6), 3, 0));
+    sim.run_to("updating", 4);
+    sim.restart_coordinator();
+    assert_eq!(sim.finish(), Outcome::Done);
+    assert_eq!(rollbacks(&sim), [(4, 3)]);
+    sim.checker.complete(6);
+}
+
+// Those of the last roster hold weights: with them back, nothing is gained by waiting for the grace time.
+#[test]
+fn a_takeover_waits_for_the_last_roster_and_no_longer() {
+    let mut sim = start(RunSpec {
+        deadlines: Deadlines { grace_ms: 1_000_000, ..spec::whole().deadlines },
+        max_workers: 3,
+        ..spec::whole()
+    });
+    sim.join("w2");
+    sim.run_to("rollout", 3);
+    sim.restart_coordinator();
+    let before = sim.now;
+    sim.run_to("rollout", 3);
+    assert!(sim.now < before + 10_000, "nobody else is waited for");
+    let opened = sim.events.iter().rev().find_map(|event| match event {
+        Event::GenerationOpened { workers, .. } => Some(workers.len()),
+        _ => None,
+    });
+    assert_eq!(opened, Some(3));
+}
+
+#[test]
+fn scored_candidates_survive_the_coordinator() {
+    let mut sim = start(spec::only_rl(4));
+    sim.run_to("updating", 3);
+    let drawn = sim.draws;
+    sim.restart_coordinator();
+    assert_eq!(sim.finish(), Outcome::Done);
+    assert!(
+        sim.events.iter().any(
+            |event| matches!(event, Event::RolloutKept { step, groups: 4 } if *step == Step(4))
+        )
+    );
+    assert_eq!(sim.draws, drawn, "no candidate of step 4 is drawn again");
+    sim.checker.complete(4);
 }
 
 #[test]
@@ -159,7 +246,7 @@ fn a_restart_at_a_checkpoint_redoes_nothing_and_keeps_the_anchor() {
     };
     assert_eq!(reference, Some("checkpoints/step-000002".into()));
     assert_eq!(sim.core.view(sim.now).policy, PolicyVersion(4));
-    assert!(!sim.events.iter().any(|e| matches!(e, Event::RolledBack { .. })));
+    assert_eq!(rollbacks(&sim), []);
     assert_eq!(sim.finish(), Outcome::Done);
     assert_eq!(sim.committed_steps(), [1, 2, 3, 4, 5, 6]);
 }
@@ -174,7 +261,6 @@ fn inv_7_a_resumed_run_trains_on_the_same_samples() {
             sim.run_to("updating", step);
             if interrupted && step == 3 {
                 sim.restart_coordinator();
-                sim.run_to("updating", 2);
                 sim.run_to("updating", 3);
             }
             for worker in ["w0", "w1"] {

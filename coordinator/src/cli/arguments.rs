@@ -55,6 +55,9 @@ pub enum Command {
         /// Run directory (default: `run.dir`, else `runs/<name>`).
         #[arg(long, value_name = "DIR")]
         run_dir: Option<PathBuf>,
+        /// File with the join token, instead of the environment variable MEDEVO_TOKEN.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
         /// Check everything, say what would be done, and do nothing.
         #[arg(long)]
         dry_run: bool,
@@ -86,6 +89,9 @@ pub enum Command {
         /// Workers on this machine (default: as before).
         #[arg(long)]
         workers: Option<usize>,
+        /// File with the join token, instead of the environment variable MEDEVO_TOKEN.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
     },
     /// Say where a run stands and what it waits for.
     #[command(
@@ -123,6 +129,9 @@ pub enum Command {
     /// Check or generate data.
     #[command(subcommand)]
     Data(DataCommand),
+    /// Make or show the certificates with which coordinator and workers secure their connections.
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Print generated documentation.
     #[command(subcommand)]
     Docs(DocsCommand),
@@ -241,6 +250,37 @@ pub struct MiniSlakeArguments {
     /// Questions on each target image, 1 to 5 (default: 4).
     #[arg(long)]
     pub questions_per_image: Option<usize>,
+}
+
+/// Make or show certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Make a run's own CA, and certificates for its coordinator and its workers.
+    #[command(
+        after_help = "Examples:\n  medevo-coord certs init certs\n  medevo-coord certs init certs --name \
+                            gpu1.example.org --name 10.0.0.5 --days 90\n  medevo-coord launch run.toml --set \
+                            cluster.certificates=certs --set cluster.listen=0.0.0.0:7000\n\nExit codes: 0 made, 2 \
+                            the directory is not empty."
+    )]
+    Init {
+        /// Directory to make; nothing is overwritten.
+        dir: PathBuf,
+        /// A host name or address that the coordinator's certificate also holds for, as often as needed. Workers
+        /// do not ask for one; other programs may.
+        #[arg(long, value_name = "HOST_OR_IP")]
+        name: Vec<String>,
+        /// How long the certificates hold.
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
+    /// Print names and days left.
+    #[command(
+        after_help = "Example:\n  medevo-coord certs show certs\n\nExit codes: 0 all in force, 2 one has expired."
+    )]
+    Show {
+        /// Directory of certificates.
+        dir: PathBuf,
+    },
 }
 
 /// Print generated documentation.

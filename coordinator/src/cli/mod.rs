@@ -1,6 +1,7 @@
 //! The command line of a run.
 
 mod arguments;
+mod certs;
 mod data;
 mod evaluate;
 mod plan;
@@ -11,7 +12,7 @@ use std::io::IsTerminal;
 use anyhow::Context;
 use clap::Parser;
 
-use arguments::{Command, DataCommand, DocsCommand};
+use arguments::{CertsCommand, Command, DataCommand, DocsCommand};
 
 use crate::{
     launch::{self, Exit, Run},
@@ -45,18 +46,22 @@ pub fn main() -> Exit {
 
 fn carry_out(command: Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Launch { file, set, workers, run_dir, dry_run, ignore_memory } => {
-            let run = Run { file, set, workers, run_dir, dry_run, ignore_memory };
+        Command::Launch { file, set, workers, run_dir, token_file, dry_run, ignore_memory } => {
+            let run = Run { file, set, workers, run_dir, token_file, dry_run, ignore_memory };
             attended(launch::launch(run))
         }
         Command::Plan(arguments) => plan::plan(arguments),
-        Command::Resume { run_dir, workers } => attended(launch::resume(&run_dir, workers)),
+        Command::Resume { run_dir, workers, token_file } => {
+            attended(launch::resume(&run_dir, workers, token_file.as_deref()))
+        }
         Command::Evaluate(arguments) => attended(evaluate::evaluate(arguments)),
         Command::Status { run_dir, json } => show::status(&run_dir, json),
         Command::Report { run_dir } => show::report(&run_dir),
         Command::Compare { run_dirs } => show::compare(&run_dirs),
         Command::Data(DataCommand::Check { path }) => data::check(&path),
         Command::Data(DataCommand::MiniSlake(arguments)) => data::mini_slake(&arguments),
+        Command::Certs(CertsCommand::Init { dir, name, days }) => certs::init(&dir, &name, days),
+        Command::Certs(CertsCommand::Show { dir }) => certs::show(&dir),
         Command::Docs(DocsCommand::Config) => {
             say(medevo_common::config::reference_markdown().trim_end());
             Ok(Exit::Done)

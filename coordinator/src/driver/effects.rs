@@ -1,9 +1,12 @@
 //! Carrying effects out beside the driver, and turning their results back into inputs.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use medevo_core::api::{CheckpointRef, Effect, Input, Outcome, RunSpec, StageKind};
+use medevo_core::{
+    api::{CheckpointRef, Effect, Input, Outcome, Recovered, Rollout, RunSpec, StageKind},
+    rollout_steps,
+};
 use medevo_scoring::ScorerSettings;
 use medevo_types::{Step, messages::FileEntry};
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
@@ -13,6 +16,7 @@ use super::{
     materialise::Materialiser,
     publish::{self, Identity},
     retention::expired,
+    rollouts::Rollouts,
     samples::sample_records,
     scoring::{Finished, Round, Scorers},
 };
@@ -31,6 +35,7 @@ pub(super) struct Context {
     pub(super) keep: usize,
     /// Standing checkpoints, oldest first.
     pub(super) published: Vec<CheckpointRef>,
+    pub(super) rollouts: Rollouts,
     pub(super) done: mpsc::Sender<Done>,
 }
 
@@ -56,14 +61,29 @@ pub(super) struct Effects {
     identity: Identity,
     keep: usize,
     published: Vec<CheckpointRef>,
+    rollouts: Rollouts,
     done: mpsc::Sender<Done>,
 }
 
 impl Effects {
-    /// Starts from the newest standing checkpoint.
-    pub(super) fn new(context: Context) -> anyhow::Result<Self> {
+    /// Starts from the newest standing checkpoint and what `recovered` says of the steps since then: the scorers
+    /// remember those that it goes on from, and it gets the candidates that are still there. Where those do not
+    /// suffice, the run goes on from the checkpoint.
+    pub(super) fn new(context: Context, recovered: &mut Recovered) -> anyhow::Result<Self> {
         let mut scorers = Scorers::new(context.scoring);
-        scorers.go_back(context.published.last().map(|checkpoint| checkpoint.dir.as_path()))?;
+        let checkpoint = context.published.last();
+        let saved = checkpoint.map_or(Step(0), |checkpoint| checkpoint.step);
+        scorers.go_back(checkpoint.map(|checkpoint| checkpoint.dir.as_path()))?;
+        let kept = context.rollouts.read(saved, recovered.committed.next());
+        if let Some(last) = &recovered.last
+            && let Err(error) = replay(&mut scorers, &context.spec, &kept, saved, last.step)
+        {
+            tracing::warn!("going on from the checkpoint, not from step {}: {error:#}", last.step);
+            recovered.last = None;
+            recovered.before = None;
+            scorers.go_back(checkpoint.map(|checkpoint| checkpoint.dir.as_path()))?;
+        }
+        recovered.rollouts = kept.into_values().collect();
         Ok(Self {
             spec: context.spec,
             scorers,
@@ -72,6 +92,7 @@ impl Effects {
             identity: context.identity,
             keep: context.keep,
             published: context.published,
+            rollouts: context.rollouts,
             done: context.done,
         })
     }
@@ -106,8 +127,9 @@ impl Effects {
     /// Starts an effect. `Some` when it says that the run is over.
     pub(super) fn carry_out(&mut self, effect: Effect) -> anyhow::Result<Option<Outcome>> {
         match effect {
-            Effect::Score { stage, step, policy, earlier, groups } => {
-                let job = self.scorers.job(Round { stage, step, policy, earlier, groups })?;
+            Effect::Score { stage, step, policy, holding, earlier, groups } => {
+                let round = Round { stage, step, policy, holding, earlier, groups };
+                let job = self.scorers.job(round, self.rollouts.clone())?;
                 let deadline = Duration::from_millis(self.spec.deadlines.score_ms);
                 let done = self.done.clone();
                 tokio::spawn(async move {
@@ -174,6 +196,8 @@ impl Effects {
 
     /// The pointer is on record: old checkpoints may go.
     pub(super) fn published(&mut self, checkpoint: CheckpointRef) {
+        let (rollouts, saved) = (self.rollouts.clone(), checkpoint.step);
+        spawn_blocking(move || rollouts.prune(saved));
         self.published.push(checkpoint);
         let mut expired = expired(&self.published, &self.spec, self.keep);
         self.published.retain(|standing| !expired.contains(&standing.dir));
@@ -187,9 +211,29 @@ impl Effects {
     /// Commits after `step` are void: so is what the scorers learned from them.
     pub(super) fn roll_back(&mut self, step: Step) -> anyhow::Result<()> {
         self.published.retain(|checkpoint| checkpoint.step <= step);
-        let dir: Option<PathBuf> = self.published.last().map(|checkpoint| checkpoint.dir.clone());
-        self.scorers.go_back(dir.as_deref())
+        let checkpoint = self.published.last();
+        let saved = checkpoint.map_or(Step(0), |checkpoint| checkpoint.step);
+        self.scorers.go_back(checkpoint.map(|checkpoint| checkpoint.dir.as_path()))?;
+        let kept = self.rollouts.read(saved, step);
+        replay(&mut self.scorers, &self.spec, &kept, saved, step)
     }
+}
+
+/// Has the scorers remember the rollouts of the steps in `(after, upto]`.
+fn replay(
+    scorers: &mut Scorers,
+    spec: &RunSpec,
+    kept: &BTreeMap<Step, Rollout>,
+    after: Step,
+    upto: Step,
+) -> anyhow::Result<()> {
+    for step in rollout_steps(spec, after, upto) {
+        let rollout = kept.get(&step);
+        let rollout =
+            rollout.with_context(|| format!("the scored candidates of step {step} are gone"))?;
+        scorers.replay(rollout)?;
+    }
+    Ok(())
 }
 
 async fn write_manifest(

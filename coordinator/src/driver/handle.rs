@@ -25,6 +25,8 @@ pub(super) enum Command {
     Step { at: Millis, input: Input, reply: Option<oneshot::Sender<Answer>> },
     /// End the run at once as failed, without a word to the store: `resume` goes on.
     Abort { reason: String },
+    /// Append an event of somebody else's: a name and a sentence.
+    Note { name: &'static str, sentence: String },
     /// Leave the loop.
     Shutdown,
 }
@@ -120,6 +122,13 @@ impl Handle {
     /// End the run at once as failed; nothing is written to the store, so it can be resumed.
     pub async fn abort(&self, reason: String) {
         self.send(Command::Abort { reason }).await;
+    }
+
+    /// Appends an event to the run's event stream, if the driver has a moment: never waits.
+    pub fn note(&self, name: &'static str, sentence: String) {
+        if self.commands.try_send(Command::Note { name, sentence }).is_err() {
+            tracing::debug!(name, "the driver was too busy to note an event");
+        }
     }
 
     /// Leave the driver's loop; workers that ask from now on are told to stop.

@@ -16,6 +16,7 @@ mod materialise;
 mod pace;
 mod publish;
 mod retention;
+mod rollouts;
 mod samples;
 mod scoring;
 mod spec;

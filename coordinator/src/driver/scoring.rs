@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context;
-use medevo_core::api::{GroupVerdict, Input, SampleIndex, Scored};
+use medevo_core::api::{GroupVerdict, Input, Rollout, SampleIndex, Scored};
 use medevo_scoring::{GroupOutcome, Judgements, ScoredStep, Scorer, ScorerSettings, ScorerState};
-use medevo_types::{PolicyVersion, Step, messages::Group};
+use medevo_types::{Digest, PolicyVersion, Step, messages::Group};
 use tokio::{task::spawn_blocking, time::timeout};
+
+use super::rollouts::Rollouts;
 
 /// Name of the file in a checkpoint that holds what the scorers remember.
 pub const STATE_FILE: &str = "scorer.json";
@@ -17,6 +19,8 @@ pub(super) struct Scorers {
     scorers: BTreeMap<usize, Scorer>,
     /// The groups of the last step that was scored: another round of its rollout may follow.
     judged: Judgements,
+    /// How many groups there were after each round of that step.
+    rounds: Vec<usize>,
     /// Bumped whenever an outstanding job no longer counts.
     epoch: u64,
 }
@@ -26,6 +30,7 @@ pub(super) struct Round {
     pub(super) stage: usize,
     pub(super) step: Step,
     pub(super) policy: PolicyVersion,
+    pub(super) holding: Digest,
     pub(super) earlier: usize,
     pub(super) groups: Vec<(SampleIndex, Group)>,
 }
@@ -33,6 +38,8 @@ pub(super) struct Round {
 /// A round to score.
 pub(super) struct Job {
     round: Round,
+    rounds: Vec<usize>,
+    rollouts: Rollouts,
     scorer: Scorer,
     judged: Judgements,
     epoch: u64,
@@ -50,8 +57,13 @@ pub(super) struct Finished {
 
 impl Scorers {
     pub(super) fn new(settings: BTreeMap<usize, ScorerSettings>) -> Self {
-        let mut scorers =
-            Self { settings, scorers: BTreeMap::new(), judged: Judgements::default(), epoch: 0 };
+        let mut scorers = Self {
+            settings,
+            scorers: BTreeMap::new(),
+            judged: Judgements::default(),
+            rounds: Vec::new(),
+            epoch: 0,
+        };
         scorers.reset(BTreeMap::new());
         scorers
     }
@@ -69,6 +81,25 @@ impl Scorers {
             _ => BTreeMap::new(),
         };
         self.reset(states);
+        Ok(())
+    }
+
+    /// Scores a step again as an earlier coordinator did, for what the stage's scorer remembers of it.
+    ///
+    /// # Errors
+    /// The stage has no scorer, or the candidates cannot be scored.
+    pub(super) fn replay(&mut self, rollout: &Rollout) -> anyhow::Result<()> {
+        let (stage, step) = (rollout.stage, rollout.step);
+        let scorer = self.scorers.get_mut(&stage);
+        let scorer = scorer.with_context(|| format!("stage {stage} has no scorer"))?;
+        let groups: Vec<Group> = rollout.groups.iter().map(|(_, group)| group.clone()).collect();
+        let mut judged = Judgements::default();
+        for &round in &rollout.rounds {
+            let so_far = groups.get(..round).context("a round is longer than its rollout")?;
+            scorer
+                .score_round(&mut judged, so_far)
+                .with_context(|| format!("scoring step {step} again"))?;
+        }
         Ok(())
     }
 
@@ -99,7 +130,7 @@ impl Scorers {
     ///
     /// # Errors
     /// When the stage has no scorer, or the earlier groups are not those that were scored last.
-    pub(super) fn job(&mut self, round: Round) -> anyhow::Result<Job> {
+    pub(super) fn job(&mut self, round: Round, rollouts: Rollouts) -> anyhow::Result<Job> {
         self.epoch += 1;
         let stage = round.stage;
         let scorer = self.scorers.get(&stage).cloned();
@@ -116,7 +147,10 @@ impl Scorers {
             round.earlier,
             judged.len()
         );
-        Ok(Job { round, scorer, judged, epoch: self.epoch })
+        self.rounds.retain(|&groups| groups <= round.earlier);
+        self.rounds.push(round.groups.len());
+        let rounds = self.rounds.clone();
+        Ok(Job { round, rounds, rollouts, scorer, judged, epoch: self.epoch })
     }
 
     /// Takes a finished job's memory over; false when the job no longer counts.
@@ -142,7 +176,18 @@ impl Job {
             let groups: Vec<Group> = groups.collect();
             let scored = self.scorer.score_round(&mut self.judged, &groups);
             let scored = scored.map_err(|error| error.to_string())?;
-            let Self { round, scorer, judged, epoch } = self;
+            let Self { round, rounds, rollouts, scorer, judged, epoch } = self;
+            let rollout = Rollout {
+                stage: round.stage,
+                step,
+                policy: round.policy,
+                holding: round.holding.clone(),
+                rounds,
+                groups: round.groups.clone(),
+            };
+            if let Err(error) = rollouts.keep(&rollout) {
+                tracing::warn!("a takeover would have to draw step {step} again: {error:#}");
+            }
             Ok(Box::new(Finished { round, scored, scorer, judged, epoch }))
         });
         match timeout(deadline, work).await {

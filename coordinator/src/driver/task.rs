@@ -21,8 +21,12 @@ use super::{
     fault::Fault,
     handle::{Answer, Command},
     materialise::Materialiser,
+    rollouts::Rollouts,
 };
-use crate::store::{Journal, Recovery};
+use crate::{
+    run_dir::ROLLOUTS,
+    store::{Journal, Recovery},
+};
 
 /// Time between two ticks of the core.
 const TICK: Duration = Duration::from_millis(100);
@@ -77,7 +81,7 @@ impl Driver {
     /// When what the scorers remember cannot be read from the checkpoint, or the test-only fault switch
     /// is malformed.
     pub fn start(parts: Parts) -> anyhow::Result<(Handle, JoinHandle<()>)> {
-        let Parts { plan, recovery, mut chronicle, identity, keep } = parts;
+        let Parts { plan, mut recovery, mut chronicle, identity, keep } = parts;
         let Plan { spec, materialiser, scoring, evaluator } = plan;
         let materialiser = Arc::new(materialiser);
         for sentence in &recovery.passed_over {
@@ -86,7 +90,8 @@ impl Driver {
                 .context("writing the event stream")?;
         }
         let (done_sender, done) = mpsc::channel(QUEUE);
-        let effects = Effects::new(EffectContext {
+        let rollouts = Rollouts::new(identity.run_dir.join(ROLLOUTS), recovery.recovered.term);
+        let context = EffectContext {
             spec: spec.clone(),
             scoring,
             evaluator,
@@ -94,8 +99,10 @@ impl Driver {
             identity: identity.clone(),
             keep,
             published: recovery.checkpoints,
+            rollouts,
             done: done_sender,
-        })?;
+        };
+        let effects = Effects::new(context, &mut recovery.recovered)?;
         let clock = Clock::start();
         let core = Core::new(spec, recovery.recovered);
         let pace = Pace::new(identity.run_id.clone());
@@ -148,6 +155,7 @@ impl Driver {
                 command = self.commands.recv() => match command {
                     Some(Command::Step { at, input, reply }) => self.step(at, input, reply).await,
                     Some(Command::Abort { reason }) => self.halt(reason),
+                    Some(Command::Note { name, sentence }) => self.note(name, &sentence),
                     Some(Command::Shutdown) | None => break,
                 },
                 _ = ticks.tick() => self.step(self.clock.now(), Input::Tick, None).await,
@@ -209,7 +217,7 @@ impl Driver {
                 Record::Generation(generation) => self.admission.open(*generation),
                 Record::Checkpoint(checkpoint) => self.effects.published(checkpoint.clone()),
                 Record::Rollback { step } => self.effects.roll_back(*step)?,
-                Record::Commit { .. } | Record::Finished(_) => {}
+                Record::Commit { .. } | Record::Roster(_) | Record::Finished(_) => {}
             }
         }
         for event in &events {
@@ -266,6 +274,12 @@ impl Driver {
         })?;
         self.journal = written.context("the store's writer broke off")??;
         Ok(())
+    }
+
+    fn note(&mut self, name: &str, sentence: &str) {
+        if let Err(error) = self.chronicle.note(name, sentence) {
+            self.halt(format!("writing the event stream: {error:#}"));
+        }
     }
 
     async fn finish_effect(&mut self, done: Done) {

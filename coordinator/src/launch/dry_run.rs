@@ -30,7 +30,11 @@ pub fn describe(config: &RunConfig, plan: &Plan, run_dir: &Path, workers: usize)
         "workers    {} here; goes on with {} or more, up to {}",
         workers, config.cluster.min_workers, config.cluster.max_workers
     ));
-    line(format!("listen     {}", config.cluster.listen));
+    let secured = match &config.cluster.certificates {
+        Some(directory) => format!("TLS with the certificates in {}", directory.display()),
+        None => "not encrypted".to_owned(),
+    };
+    line(format!("listen     {}, {secured}", config.cluster.listen));
     let mut first = 1;
     for (index, stage) in plan.spec.stages.iter().enumerate() {
         let number = index + 1;

@@ -1,6 +1,7 @@
 //! `launch` and `resume`: from a run file or a run directory to a run that has ended.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 use anyhow::Context;
 use medevo_common::config::{RunConfig, StageSection, ValidConfig};
 use medevo_core::api::Outcome;
+use medevo_rpc::{Door, Limits, Security, ServerSecurity};
 use medevo_types::{WorkerId, messages::EngineSetup};
 use tokio::{net::TcpListener, time::timeout};
 
@@ -17,7 +19,7 @@ use crate::{
     driver::{Chronicle, Driver, Identity, Parts, Plan, millis},
     preflight::{self, Refused},
     report,
-    rpc::{Service, Token},
+    rpc::{Keeper, Refusals, Service, Token},
     run_dir::RunDir,
     say::{complain, say},
     store::{Embedded, outcome, recover},
@@ -37,6 +39,8 @@ pub struct Run {
     pub workers: Option<usize>,
     /// Run directory; `None`: as the run file says, else `runs/<name>`.
     pub run_dir: Option<PathBuf>,
+    /// Where the join token is; `None`: in the environment, else a new one.
+    pub token_file: Option<PathBuf>,
     /// Only say what would be done.
     pub dry_run: bool,
     /// Start even if the workers need more memory than they have.
@@ -44,8 +48,10 @@ pub struct Run {
 }
 
 /// How far to go, and past what.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Start {
+    /// Where the join token is; `None`: in the environment, else a new one.
+    pub token_file: Option<PathBuf>,
     /// Only say what would be done.
     pub dry_run: bool,
     /// Start even if the workers need more memory than they have.
@@ -59,7 +65,11 @@ pub struct Start {
 /// Otherwise what broke.
 pub async fn launch(run: Run) -> anyhow::Result<Exit> {
     let config = RunConfig::load(&run.file, &run.set).map_err(Refused::because)?;
-    let how = Start { dry_run: run.dry_run, ignore_memory: run.ignore_memory };
+    let how = Start {
+        token_file: run.token_file,
+        dry_run: run.dry_run,
+        ignore_memory: run.ignore_memory,
+    };
     start(config, run.workers, run.run_dir, how).await
 }
 
@@ -80,22 +90,27 @@ pub async fn start(
         .unwrap_or_else(|| Path::new("runs").join(&config.run.name));
     let place = std::path::absolute(&place).map_err(Refused::because)?;
     let plan = preflight::check(&config, &place, (!how.ignore_memory).then_some(local))?;
+    let security = security(&config)?;
     if how.dry_run {
         say(describe(&config, &plan, &place, local));
         return Ok(Exit::Done);
     }
     let binary = worker_binary(local)?;
-    let listener = listen(&config).await?;
+    let entrance = Entrance::open(&config, security, how.token_file.as_deref()).await?;
     let run_dir = RunDir::create(&place, &config).map_err(Refused::because)?;
     let store = Embedded::open(run_dir.path()).map_err(Refused::because)?;
-    carry(config, plan, run_dir, store, Local { workers: local, binary }, listener).await
+    carry(config, plan, run_dir, store, Local { workers: local, binary }, entrance).await
 }
 
 /// Goes on with the run in `run_dir` from its last good checkpoint.
 ///
 /// # Errors
 /// As [`launch`].
-pub async fn resume(run_dir: &Path, workers: Option<usize>) -> anyhow::Result<Exit> {
+pub async fn resume(
+    run_dir: &Path,
+    workers: Option<usize>,
+    token_file: Option<&Path>,
+) -> anyhow::Result<Exit> {
     let place = std::path::absolute(run_dir).map_err(Refused::because)?;
     let run_dir = RunDir::open(&place).map_err(Refused::because)?;
     let store = Embedded::open(run_dir.path()).map_err(Refused::because)?;
@@ -111,9 +126,9 @@ pub async fn resume(run_dir: &Path, workers: Option<usize>) -> anyhow::Result<Ex
     // It has been started once: whether it fits, its workers will have shown.
     let plan = preflight::check(&config, &place, None)?;
     let binary = worker_binary(local)?;
-    let listener = listen(&config).await?;
+    let entrance = Entrance::open(&config, security(&config)?, token_file).await?;
     run_dir.make_folders()?;
-    carry(config, plan, run_dir, store, Local { workers: local, binary }, listener).await
+    carry(config, plan, run_dir, store, Local { workers: local, binary }, entrance).await
 }
 
 /// The workers of this machine.
@@ -138,6 +153,28 @@ fn worker_binary(workers: usize) -> anyhow::Result<Option<PathBuf>> {
     }
 }
 
+fn security(config: &ValidConfig) -> anyhow::Result<ServerSecurity> {
+    Security::of_coordinator(config.cluster.certificates.as_deref()).map_err(Refused::because)
+}
+
+/// Where workers come in, and what they must show.
+struct Entrance {
+    listener: TcpListener,
+    security: ServerSecurity,
+    token: Token,
+}
+
+impl Entrance {
+    async fn open(
+        config: &ValidConfig,
+        security: ServerSecurity,
+        token_file: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let token = Token::find(token_file).map_err(Refused::because)?;
+        Ok(Self { listener: listen(config).await?, security, token })
+    }
+}
+
 async fn listen(config: &ValidConfig) -> anyhow::Result<TcpListener> {
     let address = &config.cluster.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -155,7 +192,7 @@ async fn carry(
     run_dir: RunDir,
     store: Embedded,
     local: Local,
-    listener: TcpListener,
+    entrance: Entrance,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::catch()?;
     // The directory's own words for itself: without symbolic links on the way.
@@ -172,19 +209,21 @@ async fn carry(
     let parts = Parts { plan, recovery, chronicle, identity, keep };
     let (driver, task) = Driver::start(parts)?;
 
-    let token = match std::env::var("MEDEVO_TOKEN") {
-        Ok(text) => Token::given(text).map_err(Refused::because)?,
-        Err(_) => Token::fresh()?,
-    };
+    let Entrance { listener, security, token } = entrance;
     let address = listener.local_addr().context("reading the listen address")?;
+    let refusals = Refusals::new(driver.clone());
+    let door = Door::new(security, Arc::new(Keeper::new(token.clone(), refusals.clone())));
     let service = Service::new(
         driver.clone(),
-        token.clone(),
+        refusals,
         config.run.name.clone(),
         millis(config.cluster.lease_ttl_s),
         engine_setup(&config),
     );
-    let server = tokio::spawn(medevo_rpc::serve(listener, service));
+    // Two connections a worker, and as many again while old ones die.
+    let connections = Limits::default().connections.max(4 * config.cluster.max_workers);
+    let limits = Limits { connections, ..Limits::default() };
+    let server = tokio::spawn(medevo_rpc::serve_within(listener, service, door, limits));
 
     let mut children = Children::default();
     if let Some(binary) = local.binary {
@@ -197,20 +236,24 @@ async fn carry(
         };
         for index in 0..local.workers {
             let worker = WorkerId(format!("w{index}"));
+            let mut arguments: Vec<OsString> = [
+                "join",
+                "--coordinator",
+                &format!("{target}:{port}"),
+                "--worker-id",
+                &worker.0,
+                "--address",
+                &config.cluster.collective_address,
+                "--die-with-parent",
+            ]
+            .map(Into::into)
+            .to_vec();
+            if let Some(directory) = &config.cluster.certificates {
+                arguments.extend(["--certificates".into(), directory.into()]);
+            }
             let command = WorkerCommand {
                 binary: binary.clone(),
-                arguments: [
-                    "join",
-                    "--coordinator",
-                    &format!("{target}:{port}"),
-                    "--worker-id",
-                    &worker.0,
-                    "--address",
-                    &config.cluster.collective_address,
-                    "--die-with-parent",
-                ]
-                .map(Into::into)
-                .to_vec(),
+                arguments,
                 token: token.reveal().to_owned(),
             };
             let log = run_dir.worker_log(&worker.0);

@@ -11,14 +11,16 @@ use serde_bytes::ByteBuf;
 use tarpc::context::Context;
 use tokio::sync::watch;
 
-use super::{Rendezvous, Token};
+use super::{Refusals, Rendezvous};
 use crate::driver::Handle;
 
-/// One run's service; cloned per request.
+/// One run's service; cloned per request. Whoever calls it has shown the run's token at the door
+/// ([`medevo_rpc::Door`]); that it speaks in the name of a worker that was let in is checked here and in the
+/// core, by its tag.
 #[derive(Clone)]
 pub struct Service {
     driver: Handle,
-    token: Token,
+    refusals: Arc<Refusals>,
     welcome: Arc<Welcome>,
     rendezvous: Arc<Rendezvous>,
 }
@@ -28,13 +30,13 @@ impl Service {
     #[must_use]
     pub fn new(
         driver: Handle,
-        token: Token,
+        refusals: Arc<Refusals>,
         run_id: String,
         lease_ttl_ms: u64,
         engine: EngineSetup,
     ) -> Self {
         let welcome = Arc::new(Welcome { run_id, lease_ttl_ms, engine });
-        Self { driver, token, welcome, rendezvous: Arc::default() }
+        Self { driver, refusals, welcome, rendezvous: Arc::default() }
     }
 
     /// The current generation, for a worker that was let in.
@@ -52,13 +54,13 @@ impl Service {
 
 impl Coordinator for Service {
     async fn join(self, _: Context, hello: Hello) -> Result<Welcome, JoinRefused> {
-        if !self.token.admits(&hello.token) {
-            // Quoted: whoever has no token must not be able to write lines of the log.
-            tracing::warn!(worker = ?hello.tag.worker.0, "a worker showed a wrong token and was turned away");
-            return Err(JoinRefused::NotAdmitted);
-        }
         tracing::info!(worker = %hello.tag.worker, device = hello.device, pid = hello.pid, "joining");
-        self.driver.join(hello.tag, hello.device, hello.address).await?;
+        let worker = hello.tag.worker.clone();
+        if let Err(reason) = self.driver.join(hello.tag, hello.device, hello.address).await {
+            // Quoted: a name must not be able to make lines of its own.
+            self.refusals.tell(format!("worker {:?} was not let in: {reason}", worker.0));
+            return Err(reason);
+        }
         Ok(Welcome::clone(&self.welcome))
     }
 

@@ -1,8 +1,9 @@
 //! The join token of a run.
 
-use std::{fmt, fs::File, io::Read};
+use std::{fmt, fs::File, io::Read, path::Path};
 
 use anyhow::Context;
+use medevo_rpc::MAX_TOKEN_BYTES;
 
 /// A secret that a worker shows once, when it joins. Never printed: handed to children by environment.
 #[derive(Clone)]
@@ -21,16 +22,38 @@ impl Token {
         Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
-    /// A token that was agreed elsewhere.
+    /// The token in `file` if one is given, else that of the environment variable MEDEVO_TOKEN, else a new
+    /// one, which only this machine's workers will know.
     ///
     /// # Errors
-    /// When it is shorter than 16 characters: too easy to guess.
+    /// The file cannot be read, or a token is too short or too long.
+    pub fn find(file: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(file) = file {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the token file {}", file.display()))?;
+            return Self::given(text).with_context(|| format!("in {}", file.display()));
+        }
+        match std::env::var("MEDEVO_TOKEN") {
+            Ok(text) => Self::given(text).context("in the environment variable MEDEVO_TOKEN"),
+            Err(_) => Self::fresh(),
+        }
+    }
+
+    /// A token that was agreed elsewhere; white space around it is no part of it.
+    ///
+    /// # Errors
+    /// When it is shorter than 16 characters (too easy to guess), or longer than can be shown.
     pub fn given(text: String) -> anyhow::Result<Self> {
+        let text = text.trim();
         anyhow::ensure!(
             text.len() >= 16,
             "the join token is shorter than 16 characters; use a longer one"
         );
-        Ok(Self(text))
+        anyhow::ensure!(
+            text.len() <= MAX_TOKEN_BYTES,
+            "the join token is longer than {MAX_TOKEN_BYTES} bytes; use a shorter one"
+        );
+        Ok(Self(text.to_owned()))
     }
 
     /// The secret, for a child's environment.
@@ -58,6 +81,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_token_file_is_read_as_the_worker_reads_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("token");
+        std::fs::write(&file, "sixteen characters\n").expect("written");
+        assert!(Token::find(Some(&file)).expect("a token").admits("sixteen characters"));
+        let missing =
+            format!("{:#}", Token::find(Some(&dir.path().join("none"))).expect_err("none"));
+        assert!(missing.contains("none"), "{missing}");
+    }
+
+    #[test]
     fn only_the_whole_token_is_admitted() {
         let token = Token::fresh().expect("randomness");
         assert!(token.admits(token.reveal()));
@@ -65,5 +99,6 @@ mod tests {
         assert!(!token.admits(&token.reveal()[..63]));
         assert_eq!(format!("{token:?}"), "Token(hidden)");
         assert!(Token::given("short".into()).is_err());
+        assert!(Token::given("x".repeat(MAX_TOKEN_BYTES + 1)).is_err());
     }
 }

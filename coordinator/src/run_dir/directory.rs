@@ -16,6 +16,9 @@ use super::{
     status::Status,
 };
 
+/// The folder of scored candidates that no checkpoint stands behind yet.
+pub const ROLLOUTS: &str = "rollouts";
+
 /// A run directory. Only its owner may look inside (mode 700): questions and answers lie in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir {
@@ -95,7 +98,8 @@ impl RunDir {
     /// # Errors
     /// Names the folder that cannot be made.
     pub fn make_folders(&self) -> anyhow::Result<()> {
-        for folder in [self.checkpoints(), self.evaluations(), self.logs()] {
+        let rollouts = self.path.join(ROLLOUTS);
+        for folder in [self.checkpoints(), self.evaluations(), self.logs(), rollouts] {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("{} cannot be made", folder.display()))?;
         }

@@ -12,7 +12,7 @@ mod status_text;
 mod time;
 
 pub use atomic::write_atomic;
-pub use directory::RunDir;
+pub use directory::{ROLLOUTS, RunDir};
 pub use evaluation::{EvalKind, EvalRow, EvaluationRecord, Part};
 pub use events::EventLog;
 pub use json_lines::{JsonLines, read_lines};

@@ -6,8 +6,8 @@ use std::{
 };
 
 use medevo_common::manifest::Manifest;
-use medevo_core::api::{CheckpointRef, Outcome, Record, Recovered};
-use medevo_types::{Generation, Step, Term};
+use medevo_core::api::{CheckpointRef, Ledger, Outcome, Recovered};
+use medevo_types::Term;
 
 use super::{
     Guard, Journal, Put, Store, StoreError,
@@ -41,13 +41,10 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
     let put = Put { key: TERM.into(), value: encode_term(term) };
     store.transact(&Guard { key: TERM.into(), expected: held }, &[put])?;
 
-    let history = history(store.as_ref())?;
+    let mut ledger = ledger(store.as_ref())?;
     let mut passed_over = Vec::new();
-    let mut standing = history.checkpoints;
-    for checkpoint in &mut standing {
-        checkpoint.dir = rebase(&checkpoint.dir, checkpoints);
-        checkpoint.reference = checkpoint.reference.as_deref().map(|dir| rebase(dir, checkpoints));
-    }
+    ledger.relocate(|dir| rebase(dir, checkpoints));
+    let standing = &mut ledger.checkpoints;
     while let Some(newest) = standing.last() {
         let Err(problem) = whole(newest) else { break };
         let instead = match standing.len() {
@@ -60,20 +57,12 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
         passed_over.push(sentence);
         standing.pop();
     }
-    let checkpoint = standing.last().cloned();
-    let recovered = Recovered {
-        term,
-        generation: history.generation,
-        committed: history.committed,
-        reached: history.reached,
-        reference: checkpoint.as_ref().and_then(|newest| newest.reference.clone()),
-        checkpoint,
-    };
+    let recovered = ledger.recovered(term);
     let journal = Journal::new(store, term);
     Ok(Recovery {
         recovered,
-        outcome: history.outcome,
-        checkpoints: standing,
+        outcome: ledger.outcome,
+        checkpoints: ledger.checkpoints,
         passed_over,
         journal,
     })
@@ -84,45 +73,15 @@ pub fn recover(store: Arc<dyn Store>, checkpoints: &Path) -> Result<Recovery, St
 /// # Errors
 /// [`StoreError`] when the store cannot be read.
 pub fn outcome(store: &dyn Store) -> Result<Option<Outcome>, StoreError> {
-    Ok(history(store)?.outcome)
+    Ok(ledger(store)?.outcome)
 }
 
-fn history(store: &dyn Store) -> Result<History, StoreError> {
-    let mut history = History::default();
+fn ledger(store: &dyn Store) -> Result<Ledger, StoreError> {
+    let mut ledger = Ledger::default();
     for record in read_all(store)? {
-        history.replay(record);
+        ledger.replay(record);
     }
-    Ok(history)
-}
-
-/// What the records add up to.
-#[derive(Default)]
-struct History {
-    generation: Generation,
-    committed: Step,
-    reached: Step,
-    checkpoints: Vec<CheckpointRef>,
-    outcome: Option<Outcome>,
-}
-
-impl History {
-    fn replay(&mut self, record: Record) {
-        self.outcome = None;
-        match record {
-            Record::Generation(generation) => self.generation = self.generation.max(generation),
-            Record::Commit { step, .. } => {
-                self.committed = step;
-                self.reached = self.reached.max(step);
-            }
-            Record::Rollback { step } => {
-                self.committed = step;
-                // Checkpoints of steps that no longer stand must never be gone back to.
-                self.checkpoints.retain(|checkpoint| checkpoint.step <= step);
-            }
-            Record::Checkpoint(checkpoint) => self.checkpoints.push(checkpoint),
-            Record::Finished(outcome) => self.outcome = Some(outcome),
-        }
-    }
+    Ok(ledger)
 }
 
 /// Where a recorded directory lies now: a run directory that was moved takes its checkpoints along.

@@ -55,6 +55,10 @@ pub struct Sim {
     pub lives: u64,
     /// The driver's scorer.
     pub scorer: Scorer,
+    /// Units that were drawn.
+    pub draws: u64,
+    /// What the driver keeps of every rollout that was scored.
+    pub rollouts: BTreeMap<Step, Rollout>,
 }
 
 impl Sim {
@@ -78,6 +82,8 @@ impl Sim {
             history: Vec::new(),
             lives: 0,
             scorer: Scorer::default(),
+            draws: 0,
+            rollouts: BTreeMap::new(),
         }
     }
 
@@ -190,7 +196,8 @@ impl Sim {
     pub fn drive(&mut self, well: bool) -> bool {
         let Some(effect) = self.effects.pop_front() else { return false };
         match effect {
-            Effect::Score { step, policy, earlier, groups, .. } if well => {
+            Effect::Score { stage, step, policy, holding, earlier, groups } if well => {
+                replay::keep(&mut self.rollouts, stage, step, policy, holding, earlier, &groups);
                 let job = self.scorer.job(step, policy, earlier, &groups);
                 if let Some(scored) = self.scorer.accept(job) {
                     self.feed(scored);
@@ -216,7 +223,7 @@ impl Sim {
 
     /// Kills the coordinator and starts it again from its records. The workers live on.
     pub fn restart_coordinator(&mut self) {
-        let recovered = replay::recovered(self.checker.term.next(), &self.records);
+        let recovered = replay::recovered(self.checker.term.next(), &self.records, &self.rollouts);
         self.checker.took_over(recovered.term);
         self.effects.clear();
         self.scorer.go_back();

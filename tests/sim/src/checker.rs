@@ -154,7 +154,8 @@ impl Checker {
                 self.generation = *generation;
                 self.opened.insert(*generation, self.term);
             }
-            Record::Commit { step, attempt, generation, policy, gradient } => {
+            Record::Roster(_) => {}
+            Record::Commit { step, attempt, generation, policy, gradient, .. } => {
                 assert_eq!(*step, self.committed().next(), "INV-1: steps commit once, in order");
                 let before = self.policy();
                 if let Some(asked) = &self.scoring

@@ -128,6 +128,7 @@ impl Sim {
                 Some((none, first, body))
             }
             Order::Rollout { unit, policy, step, samples, sampling, .. } => {
+                self.draws += 1;
                 self.checker.holds(name, &holding, policy);
                 if trouble == Some(Trouble::Retryable) {
                     return Some((step, first, failed("rollout", "out of memory")));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{Incarnation, WorkerId, WorkerTag},
+    ids::{Incarnation, Term, WorkerId, WorkerTag},
     settings::{Dtype, LoraSettings, TrainSettings},
 };
 
@@ -14,8 +14,6 @@ use crate::{
 pub struct Hello {
     /// Name and life.
     pub tag: WorkerTag,
-    /// Join token of the run.
-    pub token: String,
     /// Device it computes on, for people ("cpu", "cuda:0").
     pub device: String,
     /// Address at which other workers reach its collective ("127.0.0.1").
@@ -63,9 +61,6 @@ pub struct EngineSetup {
 /// Why a worker may not join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum JoinRefused {
-    /// Wrong token: little is said to the caller on purpose.
-    #[error("not admitted to this run")]
-    NotAdmitted,
     /// A later life of the same worker has joined.
     #[error("worker {0} has already joined in a later life")]
     OldLife(WorkerId),
@@ -75,6 +70,20 @@ pub enum JoinRefused {
     /// The run is over.
     #[error("the run is over")]
     Over,
+    /// This coordinator leads the run no longer: find the one that does.
+    #[error("this coordinator leads the run no longer")]
+    NotLeader,
+}
+
+/// Who leads a run, and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Its term.
+    pub term: Term,
+    /// Where workers reach it, HOST:PORT.
+    pub address: String,
+    /// Its process and the moment of its campaign, so that no two leads say the same.
+    pub life: String,
 }
 
 /// The incarnation of a life that starts now: microseconds since 1970, so later lives are larger.

@@ -130,6 +130,9 @@ pub enum Rejection {
     /// No such unit is outstanding.
     #[error("no such unit of work is outstanding")]
     UnknownUnit,
+    /// This coordinator leads the run no longer: find the one that does.
+    #[error("this coordinator leads the run no longer")]
+    NotLeader,
     /// Already had.
     #[error("this was reported already")]
     Duplicate,

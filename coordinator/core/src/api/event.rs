@@ -70,6 +70,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Candidates that were scored before the run was interrupted are used again.
+    RolloutKept {
+        /// Of which step.
+        step: Step,
+        /// How many groups.
+        groups: usize,
+    },
     /// A report was turned away.
     Rejected {
         /// Who sent it.

@@ -6,6 +6,7 @@
 
 mod event;
 mod input;
+mod ledger;
 mod order;
 mod output;
 mod recovered;
@@ -13,6 +14,7 @@ mod spec;
 
 pub use event::*;
 pub use input::*;
+pub use ledger::*;
 pub use order::*;
 pub use output::*;
 pub use recovered::*;

@@ -1,7 +1,7 @@
 //! What comes out: records, effects, a reply.
 
 use medevo_types::{
-    Generation, PolicyVersion, Step, Term,
+    Digest, Generation, PolicyVersion, Step, Term,
     messages::{Ballot, FileEntry, Group, JoinRefused, Rejection, WorkerView},
 };
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub enum Effect {
         step: Step,
         /// Drawn with.
         policy: PolicyVersion,
+        /// Digest of what the ranks held.
+        holding: Digest,
         /// So many groups at the front were scored in earlier rounds of this rollout. Their labels and rewards
         /// stand (INV-4); their advantages may depend on the groups that have come.
         earlier: usize,

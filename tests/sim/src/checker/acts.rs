@@ -39,7 +39,8 @@ impl Checker {
 
     fn effect(&mut self, now: Millis, effect: &Effect) {
         match effect {
-            Effect::Score { stage, step, policy, earlier, groups } => {
+            Effect::Score { stage, step, policy, holding, earlier, groups } => {
+                assert_eq!(*holding, self.chain[policy], "not the weights that all ranks hold");
                 assert_eq!(*step, self.committed().next(), "INV-4: of another step");
                 assert_eq!(*policy, self.policy(), "INV-4: of another version");
                 assert_eq!(self.cycle(*step).0, *step, "INV-4: a cycle scores once, at its start");

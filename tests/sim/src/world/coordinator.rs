@@ -165,7 +165,7 @@ impl World {
         if self.store.records().next_back() == Some(&Record::Finished(Outcome::Done)) {
             return;
         }
-        let mut recovered = replay::recovered(term, self.store.records());
+        let mut recovered = replay::recovered(term, self.store.records(), &self.rollouts);
         if self.mutation == Some(Mutation::ForgottenGenerations) {
             recovered.generation = Generation(0);
         }

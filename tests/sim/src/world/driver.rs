@@ -16,7 +16,7 @@ use super::{
     store::{Write, Written},
     weather::use_up,
 };
-use crate::scorer::Scorer;
+use crate::{replay, scorer::Scorer};
 
 /// How long one write may take, all tries together, before the driver stops.
 const STORE: Millis = 3_000;
@@ -313,7 +313,16 @@ impl World {
         let double = self.mutation == Some(Mutation::DoubleScore);
         let mut knocks = Vec::new();
         match effect {
-            Effect::Score { stage, step, policy, earlier, groups } => {
+            Effect::Score { stage, step, policy, holding, earlier, groups } => {
+                replay::keep(
+                    &mut self.rollouts,
+                    stage,
+                    step,
+                    policy,
+                    holding.clone(),
+                    earlier,
+                    &groups,
+                );
                 let Some(driver) = self.driver(coordinator) else { return };
                 let job = driver.scorer.job(step, policy, earlier, &groups);
                 let wait = self.random.delay(15, 400);
@@ -325,7 +334,7 @@ impl World {
                     knocks.push((wait, Knock::Scored(Box::new(job))));
                 }
                 if double && self.random.chance(200) {
-                    let again = Effect::Score { stage, step, policy, earlier, groups };
+                    let again = Effect::Score { stage, step, policy, holding, earlier, groups };
                     let again = Output { effects: vec![again], ..Output::default() };
                     self.checker.acted(self.clock(coordinator), &again);
                 }

@@ -23,8 +23,8 @@ use std::{
     path::PathBuf,
 };
 
-use medevo_core::{Millis, Outcome, Record, RunSpec};
-use medevo_types::{WorkerId, messages::Holding};
+use medevo_core::{Millis, Outcome, Record, Rollout, RunSpec};
+use medevo_types::{Step, WorkerId, messages::Holding};
 
 use self::{
     agent::Worker, collective::Operations, coordinator::Coordinator, queue::Queue, store::Store,
@@ -100,6 +100,8 @@ pub struct World {
     workers: Vec<Worker>,
     operations: Operations,
     disk: BTreeMap<PathBuf, Directory>,
+    /// Scored candidates in the run's directory.
+    rollouts: BTreeMap<Step, Rollout>,
     weather: Weather,
     checker: Checker,
     trace: Trace,
@@ -127,6 +129,7 @@ impl World {
             workers: Vec::new(),
             operations: Operations::default(),
             disk: BTreeMap::new(),
+            rollouts: BTreeMap::new(),
             weather: Weather::new(&plan),
             checker: Checker::new(plan.spec.clone()),
             trace: Trace::new(traced),
