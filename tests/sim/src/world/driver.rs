@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use medevo_core::{Core, Effect, Event, Input, Millis, Order, Outcome, Output, Record, Reply};
+use medevo_core::{Core, Event, Input, Millis, Order, Outcome, Output, Record, Reply};
 use medevo_types::{
     Attempt, Generation, Step, Term, WorkerTag,
     messages::{Envelope, Report},
@@ -14,9 +14,9 @@ use super::{
     network::{Back, Response},
     queue::Happening,
     store::{Write, Written},
-    weather::use_up,
+    told,
 };
-use crate::{replay, scorer::Scorer};
+use crate::scorer::Scorer;
 
 /// How long one write may take, all tries together, before the driver stops.
 const STORE: Millis = 3_000;
@@ -56,7 +56,7 @@ pub(super) struct Driver {
     /// Until when it may believe so, by its own clock.
     pub lease_until: Millis,
     now: Millis,
-    scorer: Scorer,
+    pub scorer: Scorer,
     inbox: VecDeque<Arrived>,
     polls: Vec<Poll>,
     writing: Option<Writing>,
@@ -86,7 +86,7 @@ impl Driver {
 }
 
 impl World {
-    fn driver(&mut self, coordinator: usize) -> Option<&mut Driver> {
+    pub(super) fn driver(&mut self, coordinator: usize) -> Option<&mut Driver> {
         match &mut self.coordinators[coordinator].role {
             Role::Leads(driver) => Some(driver),
             Role::StandsBy => None,
@@ -163,7 +163,7 @@ impl World {
             if !heartbeat || !output.events.is_empty() {
                 let term = driver.term;
                 self.trace.note(self.now, || {
-                    let (input, output) = (brief(input), told(output));
+                    let (input, output) = (told::input(input), told::output(output));
                     format!("c{coordinator} t{term} {input} -> {output}")
                 });
             }
@@ -307,82 +307,6 @@ impl World {
         self.answer(coordinator, back, Response::Order(Ok(Box::new(wait))));
     }
 
-    fn carry_out(&mut self, coordinator: usize, effect: Effect) {
-        let process = self.coordinators[coordinator].process;
-        let deadlines = self.spec.deadlines.clone();
-        let double = self.mutation == Some(Mutation::DoubleScore);
-        let mut knocks = Vec::new();
-        match effect {
-            Effect::Score { stage, step, policy, holding, earlier, groups } => {
-                replay::keep(
-                    &mut self.rollouts,
-                    stage,
-                    step,
-                    policy,
-                    holding.clone(),
-                    earlier,
-                    &groups,
-                );
-                let Some(driver) = self.driver(coordinator) else { return };
-                let job = driver.scorer.job(step, policy, earlier, &groups);
-                let wait = self.random.delay(15, 400);
-                if use_up(&mut self.weather.slow_scorings) {
-                    knocks.push((deadlines.score_ms, Knock::NotScored(step)));
-                } else if use_up(&mut self.weather.bad_scorings) {
-                    knocks.push((wait, Knock::NotScored(step)));
-                } else {
-                    knocks.push((wait, Knock::Scored(Box::new(job))));
-                }
-                if double && self.random.chance(200) {
-                    let again = Effect::Score { stage, step, policy, holding, earlier, groups };
-                    let again = Output { effects: vec![again], ..Output::default() };
-                    self.checker.acted(self.clock(coordinator), &again);
-                }
-            }
-            Effect::WriteManifest { checkpoint, .. } => {
-                let bad = use_up(&mut self.weather.bad_manifests);
-                let wait = self.random.delay(20, 500);
-                knocks.push((wait, Knock::Checked(Box::new(checkpoint), !bad)));
-            }
-            Effect::Finish(Outcome::Done) | Effect::Evaluated { .. } => {}
-            Effect::Finish(_) => self.queue.at(self.now + 500, Happening::Resumed),
-        }
-        for (wait, knock) in knocks {
-            self.queue.at(self.now + wait, Happening::Coordinator { coordinator, process, knock });
-        }
-    }
-
-    /// An effect is done.
-    pub(super) fn effect_done(&mut self, coordinator: usize, knock: Knock) {
-        let blind = self.mutation == Some(Mutation::BlindManifest);
-        let Some(driver) = self.driver(coordinator) else { return };
-        let input = match knock {
-            Knock::Scored(job) => match driver.scorer.accept(*job) {
-                Some(input) => input,
-                None => return,
-            },
-            Knock::NotScored(step) => Input::ScoringFailed { step, error: "no".to_owned() },
-            Knock::Checked(checkpoint, good) => {
-                let written = self.disk.get(&checkpoint.dir);
-                let whole = written.is_some_and(|directory| {
-                    directory.parts.values().all(|part| part.digest == checkpoint.holding)
-                });
-                if (good && whole) || blind {
-                    if good && whole {
-                        let new = self.checker.manifests.insert(checkpoint.dir.clone());
-                        assert!(new, "INV-5: two manifests in {}", checkpoint.dir.display());
-                    }
-                    Input::ManifestWritten(*checkpoint)
-                } else {
-                    let error = "bad".to_owned();
-                    Input::CheckpointFailed { step: checkpoint.step, error }
-                }
-            }
-            _ => return,
-        };
-        self.input(coordinator, input, None);
-    }
-
     /// Ranks that agree are looked at.
     fn look(&self, event: &Event) {
         let Event::DigestsAgree { generation, .. } = event else { return };
@@ -411,38 +335,4 @@ fn freshen(input: &mut Input, driver: &mut Driver) {
         driver.ballot = Some(envelope.clone());
         (envelope.generation, envelope.attempt) = (generation, attempt);
     }
-}
-
-/// An input in a few words.
-fn brief(input: &Input) -> String {
-    match input {
-        Input::Report(envelope) => {
-            let Envelope { from, generation, step, attempt, body } = &**envelope;
-            let what = match body {
-                Report::RolloutDone { unit, policy, .. } => format!("rollout {unit} v{policy}"),
-                Report::Failed { what, error, .. } => format!("failed {what}: {error}"),
-                other => other.name().to_owned(),
-            };
-            let life = from.incarnation;
-            format!("{}/{life} reports g{generation} s{step} a{attempt} {what}", from.worker)
-        }
-        Input::Scored(scored) => format!("scored {} v{}", scored.step, scored.policy),
-        other => format!("{other:?}"),
-    }
-}
-
-fn told(output: &Output) -> String {
-    let reply = match &output.reply {
-        Some(Reply::Ack(answer)) => format!("{answer:?}"),
-        Some(Reply::Join(answer)) => format!("{answer:?}"),
-        _ => String::new(),
-    };
-    let effects = output.effects.iter().map(|effect| match effect {
-        Effect::Score { .. } => "score",
-        Effect::WriteManifest { .. } => "manifest",
-        Effect::Evaluated { .. } => "evaluated",
-        Effect::Finish(_) => "finish",
-    });
-    let effects: Vec<_> = effects.collect();
-    format!("{reply} {:?} {effects:?}", output.events)
 }

@@ -8,6 +8,7 @@ mod agent;
 mod collective;
 mod coordinator;
 mod driver;
+mod effects;
 mod engine;
 pub mod faults;
 mod happen;
@@ -15,6 +16,7 @@ mod network;
 mod plan;
 mod queue;
 mod store;
+mod told;
 mod trace;
 mod weather;
 
