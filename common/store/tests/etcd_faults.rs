@@ -82,7 +82,8 @@ fn a_kept_lease_lives_through_the_loss_of_a_leader() {
     let store: Arc<dyn Store> = Arc::new(open(from(&cluster, leader)));
     let keeper = Keeper::start(
         store.clone(),
-        Duration::from_secs(6),
+        // On a busy machine the others may need several seconds to agree on a new leader.
+        Duration::from_secs(15),
         &[],
         |lease| vec![Write::leased("workers/w1", "1", lease)],
         |reason| panic!("{reason}"),
@@ -90,8 +91,8 @@ fn a_kept_lease_lives_through_the_loss_of_a_leader() {
     .expect("a lease");
     let first = keeper.valid_until();
     cluster.kill(leader);
-    // Twice its time and more: only renewals can bring it there.
-    while keeper.valid_until() < first + Duration::from_secs(8) {
+    // Twice its time: only renewals after the loss can bring it there.
+    while keeper.valid_until() < first + Duration::from_secs(15) {
         assert_eq!(keeper.lost(), None);
         std::thread::sleep(Duration::from_millis(50));
     }
