@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, env, path::absolute};
 
 use medevo_common::config::{
     CheckpointSection, ClusterSection, DataSection, EngineSection, EvaluateStage, ModelSection,
-    RunConfig, RunSection, StageSection,
+    RunConfig, RunSection, StageSection, StoreSection,
 };
 use medevo_types::settings::{Dtype, TrainSettings};
 
@@ -53,6 +53,7 @@ pub(super) async fn evaluate(arguments: Evaluate) -> anyhow::Result<Exit> {
             max_workers: workers,
             ..ClusterSection::default()
         },
+        store: StoreSection::default(),
         checkpoint: CheckpointSection::default(),
         engine: EngineSection::default(),
         train: TrainSettings::default(),

@@ -127,10 +127,9 @@ impl Driver {
         }
     }
 
-    fn note(&mut self, name: &str, sentence: &str) {
-        if let Err(error) = self.chronicle.note(name, sentence) {
-            self.halt(format!("writing the event stream: {error:#}"));
-        }
+    /// An event that is a name and a sentence.
+    pub(super) async fn note(&mut self, name: &str, sentence: &str) {
+        self.tell(&serde_json::json!({ "event": name, "reason": sentence })).await;
     }
 
     pub(super) async fn finish_effect(&mut self, done: Done) {

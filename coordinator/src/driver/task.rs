@@ -194,7 +194,7 @@ impl Driver {
                 command = self.commands.recv() => match command {
                     Some(Command::Step { at, input, reply }) => self.step(at, input, reply).await,
                     Some(Command::Abort { reason }) => self.halt(Halt::Broken(reason)),
-                    Some(Command::Note { name, sentence }) => self.note(name, &sentence),
+                    Some(Command::Note { name, sentence }) => self.note(name, &sentence).await,
                     Some(Command::Shutdown) | None => break,
                 },
                 _ = ticks.tick() => self.step(self.clock.now(), Input::Tick, None).await,
@@ -227,7 +227,12 @@ impl Driver {
     }
 
     /// One input, carried through. Any failure to persist or to tell stops the driver before it acts.
-    async fn step(&mut self, at: Millis, input: Input, reply: Option<oneshot::Sender<Answer>>) {
+    pub(super) async fn step(
+        &mut self,
+        at: Millis,
+        input: Input,
+        reply: Option<oneshot::Sender<Answer>>,
+    ) {
         self.lead().await;
         if let Some(halt) = &self.halted {
             if let Some(reply) = reply {
@@ -267,7 +272,7 @@ impl Driver {
         }
     }
 
-    fn publish_status(&mut self) {
+    pub(super) fn publish_status(&mut self) {
         let mut view = self.core.view(self.now);
         if let Some(halt) = &self.halted {
             // The core does not know: nothing was stepped when it was halted.
