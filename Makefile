@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos resume-table clean
+.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos resume-table setup-s3 sim sim-scale clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -13,6 +13,9 @@ setup-peers: setup ## transformers, peft and trl into .peers, with .venv's torch
 setup-services: ## etcd from Debian, for the tests that run it (idempotent)
 	@ops/setup-services
 
+setup-s3: ## an S3 server for the tests into .s3 (idempotent)
+	@ops/setup-s3
+
 build: setup ## the two binaries, into target/debug
 	cargo build --bins
 
@@ -22,7 +25,7 @@ demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 m
 demo-full: build ## the demo with three seeds and the TTRL baseline
 	@ops/demo/run 0 1 2 --ttrl
 
-test: build setup-peers setup-services ## every test, with real processes, and transformers, PEFT and TRL beside them
+test: build setup-peers setup-services setup-s3 ## every test, with real processes, and transformers, PEFT and TRL beside them
 	cargo test --workspace --no-fail-fast
 
 lint: setup ## formatting, clippy with warnings denied, licences
@@ -79,6 +82,14 @@ resume-table: build ## interrupted and resumed against never interrupted: figure
 
 machinery: build ## what leases, ballots, digests and checkpoints cost a step (after `make demo`)
 	ops/bench/machinery.py
+
+SIM = cargo test -p medevo-sim --test schedules -- --nocapture
+
+sim: ## a simulated cluster on random schedules (SEEDS=20000: more of them; SEED=4711: one, with its trace)
+	$(if $(SEED),MEDEVO_SIM_SEED=$(SEED) )$(if $(SEEDS),MEDEVO_SIM_SEEDS=$(SEEDS) )$(SIM)
+
+sim-scale: ## what the core costs at 1,000 workers and 10,000 groups a step
+	cargo run --release -p medevo-sim --example scale
 
 fuzz: setup ## the decoder of the control plane, with libFuzzer, for a minute (SECONDS=600: longer)
 	@ops/fuzz $(SECONDS)

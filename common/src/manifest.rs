@@ -133,9 +133,9 @@ impl Manifest {
             .with_context(|| format!("{} cannot be written", temporary.display()))?;
         fs::rename(&temporary, &path)
             .with_context(|| format!("{} cannot be put in place", path.display()))?;
-        File::open(dir)
-            .and_then(|d| d.sync_all())
-            .with_context(|| format!("{} cannot be synced", dir.display()))
+        sync_dir(dir)?;
+        // The directory's own name, too: a record that outlives it would point at nothing.
+        dir.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
     }
 
     /// Reads a directory's manifest. The files are not looked at: see [`Manifest::verify`].
@@ -144,19 +144,44 @@ impl Manifest {
     /// [`ManifestProblem::Unreadable`] or [`ManifestProblem::Format`].
     pub fn read(dir: &Path) -> Result<Self, ManifestProblem> {
         let path = dir.join(MANIFEST_FILE);
+        let text = fs::read(&path).map_err(|e| ManifestProblem::Unreadable {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
+        Self::parse(&text, &path)
+    }
+
+    /// Reads a manifest's bytes; `path` names them in messages.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub fn parse(text: &[u8], path: &Path) -> Result<Self, ManifestProblem> {
         let unreadable =
-            |reason: String| ManifestProblem::Unreadable { path: path.clone(), reason };
-        let text = fs::read(&path).map_err(|e| unreadable(e.to_string()))?;
+            |reason: String| ManifestProblem::Unreadable { path: path.to_owned(), reason };
         // The format first: another format may well not parse, and that is not the thing to say.
         let value: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
+            serde_json::from_slice(text).map_err(|e| unreadable(e.to_string()))?;
         match value.get("format").and_then(serde_json::Value::as_u64) {
             Some(found) if found != u64::from(FORMAT) => {
                 let found = u32::try_from(found).unwrap_or(u32::MAX);
-                Err(ManifestProblem::Format { path, found })
+                Err(ManifestProblem::Format { path: path.to_owned(), found })
             }
             _ => serde_json::from_value(value).map_err(|e| unreadable(e.to_string())),
         }
+    }
+
+    /// Checks that the files' names are plain ones, so that nothing outside a directory is read or written.
+    ///
+    /// # Errors
+    /// [`ManifestProblem::Name`], the first that is not.
+    pub fn check_names(&self) -> Result<(), ManifestProblem> {
+        for entry in &self.files {
+            let mut parts = Path::new(&entry.name).components();
+            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+                return Err(ManifestProblem::Name(entry.name.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Checks every file in `dir` against the manifest: there, right size, right BLAKE3 (INV-5). All sizes
@@ -165,11 +190,8 @@ impl Manifest {
     /// # Errors
     /// The first file that is at fault.
     pub fn verify(&self, dir: &Path) -> Result<(), ManifestProblem> {
+        self.check_names()?;
         for entry in &self.files {
-            let mut parts = Path::new(&entry.name).components();
-            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-                return Err(ManifestProblem::Name(entry.name.clone()));
-            }
             let path = dir.join(&entry.name);
             let found = match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_file() => metadata.len(),
@@ -193,6 +215,16 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Flushes a directory's entries to the disk.
+///
+/// # Errors
+/// Names the directory and what the system said.
+pub fn sync_dir(dir: &Path) -> anyhow::Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .with_context(|| format!("{} cannot be synced", dir.display()))
 }
 
 /// Size in bytes and BLAKE3 of a file, read in pieces.

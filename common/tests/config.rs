@@ -331,3 +331,26 @@ proptest::proptest! {
         let _ = parse(&format!("{}{put}{}", &GOOD[..at], &GOOD[end..]), &[]);
     }
 }
+
+#[test]
+fn checkpoints_are_copied_to_a_place_that_can_be_one_and_carries_no_credentials() {
+    let said = |section: &str| {
+        let text = format!("{GOOD}\n[checkpoint]\n{section}\n");
+        match parse(&text, &[]).unwrap().validate() {
+            Ok(_) => String::new(),
+            Err(errors) => errors.to_string(),
+        }
+    };
+    for good in ["s3://bucket", "s3://my.bucket/a/b", "file:///mnt/copies"] {
+        assert_eq!(said(&format!("copy_to = {good:?}")), "");
+    }
+    for bad in ["/mnt/copies", "s3://", "s3://key:secret@bucket/x", "file://copies", "gs://x"] {
+        let said = said(&format!("copy_to = {bad:?}"));
+        assert!(said.contains("`checkpoint.copy_to` must be s3://BUCKET"), "{bad}: {said}");
+        assert!(!said.contains("secret"), "a secret must not be printed: {said}");
+    }
+    assert!(said("endpoint = \"minio:9000\"").contains("must be https://HOST:PORT"));
+    assert_eq!(said("best_by = \"evaluation:target\""), "");
+    assert!(said("best_by = \"evaluation:other\"").contains("which no stage evaluates"));
+    assert!(said("best_by = \"reward mean\"").contains("must be a figure of the steps"));
+}

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod certificates;
 pub mod cli;
 pub mod compare;
+pub mod copies;
 pub mod driver;
 pub mod launch;
 pub mod leadership;

@@ -26,6 +26,23 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+/// Where a member runs.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its address for clients.
+    pub client: String,
+    /// Its address for the other members.
+    pub peer: String,
+    /// What its command line starts with, such as `ip netns exec NAME`; it must become the member.
+    pub run: Vec<String>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { client: "127.0.0.1".into(), peer: "127.0.0.1".into(), run: Vec::new() }
+    }
+}
+
 /// A cluster; its processes end when it is dropped.
 #[derive(Debug)]
 pub struct Etcd {
@@ -38,6 +55,7 @@ pub struct Etcd {
 struct Member {
     child: Child,
     command: Vec<String>,
+    host: String,
     client: u16,
     metrics: u16,
 }
@@ -49,7 +67,7 @@ impl Etcd {
     /// When etcd is not installed or does not come up.
     #[must_use]
     pub fn start(members: usize) -> Self {
-        Self::launch(members, None)
+        Self::launch(&vec![Host::default(); members], None)
     }
 
     /// Members that ask every client for a certificate of their CA.
@@ -58,10 +76,19 @@ impl Etcd {
     /// As [`Etcd::start`].
     #[must_use]
     pub fn start_secured(members: usize, tls: Tls) -> Self {
-        Self::launch(members, Some(tls))
+        Self::launch(&vec![Host::default(); members], Some(tls))
     }
 
-    fn launch(count: usize, tls: Option<Tls>) -> Self {
+    /// A member on each of these hosts.
+    ///
+    /// # Panics
+    /// As [`Etcd::start`].
+    #[must_use]
+    pub fn start_on(hosts: &[Host]) -> Self {
+        Self::launch(hosts, None)
+    }
+
+    fn launch(hosts: &[Host], tls: Option<Tls>) -> Self {
         // A port that was free may be taken by the time that etcd binds it: then it says so at once.
         for _ in 0..5 {
             let mut etcd = Self {
@@ -69,7 +96,7 @@ impl Etcd {
                 members: Vec::new(),
                 tls: tls.clone(),
             };
-            etcd.spawn(count);
+            etcd.spawn(hosts);
             if etcd.comes_up() {
                 return etcd;
             }
@@ -77,25 +104,27 @@ impl Etcd {
         panic!("etcd does not come up: run ops/setup-services, and see its log");
     }
 
-    fn spawn(&mut self, count: usize) {
-        let ports = free_ports(3 * count);
-        let peer = |i: usize| format!("http://127.0.0.1:{}", ports[3 * i + 1]);
-        let all: Vec<String> = (0..count).map(|i| format!("n{i}={}", peer(i))).collect();
+    fn spawn(&mut self, hosts: &[Host]) {
+        let ports = free_ports(3 * hosts.len());
+        let peer = |i: usize| format!("http://{}:{}", hosts[i].peer, ports[3 * i + 1]);
+        let all: Vec<String> = (0..hosts.len()).map(|i| format!("n{i}={}", peer(i))).collect();
         let token = self.dir.path().display().to_string();
-        for i in 0..count {
+        for (i, host) in hosts.iter().enumerate() {
             let (client, metrics) = (ports[3 * i], ports[3 * i + 2]);
             let data = self.dir.path().join(format!("n{i}"));
             fs::DirBuilder::new().mode(0o700).create(&data).expect("a folder for a member");
             let scheme = if self.tls.is_some() { "https" } else { "http" };
-            let mut command = vec!["etcd".to_owned()];
+            let client_url = format!("{scheme}://{}:{client}", host.client);
+            let mut command = host.run.clone();
+            command.push("etcd".into());
             let mut flag = |name: &str, value: String| {
                 command.push(format!("--{name}={value}"));
             };
             flag("name", format!("n{i}"));
             flag("data-dir", data.display().to_string());
-            flag("listen-client-urls", format!("{scheme}://127.0.0.1:{client}"));
-            flag("advertise-client-urls", format!("{scheme}://127.0.0.1:{client}"));
-            flag("listen-metrics-urls", format!("http://127.0.0.1:{metrics}"));
+            flag("listen-client-urls", client_url.clone());
+            flag("advertise-client-urls", client_url);
+            flag("listen-metrics-urls", format!("http://{}:{metrics}", host.client));
             flag("listen-peer-urls", peer(i));
             flag("initial-advertise-peer-urls", peer(i));
             flag("initial-cluster", all.join(","));
@@ -112,7 +141,8 @@ impl Etcd {
                 flag("key-file", tls.key.display().to_string());
             }
             let child = run(&command);
-            self.members.push(Member { child, command, client, metrics });
+            let host = host.client.clone();
+            self.members.push(Member { child, command, host, client, metrics });
         }
     }
 
@@ -141,7 +171,8 @@ impl Etcd {
     #[must_use]
     pub fn endpoint(&self, member: usize) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.members[member].client)
+        let Member { host, client, .. } = &self.members[member];
+        format!("{scheme}://{host}:{client}")
     }
 
     /// A folder that goes with the cluster.
@@ -228,10 +259,11 @@ impl Etcd {
     /// The body that a member's monitoring address answers, if it does.
     fn ask(&self, member: usize, path: &str) -> Option<String> {
         let limit = Duration::from_secs(2);
-        let at = ([127, 0, 0, 1], self.members[member].metrics).into();
+        let Member { host, metrics, .. } = &self.members[member];
+        let at = format!("{host}:{metrics}").parse().ok()?;
         let mut stream = TcpStream::connect_timeout(&at, limit).ok()?;
         stream.set_read_timeout(Some(limit)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").ok()?;
         let mut said = Vec::new();
         stream.read_to_end(&mut said).ok()?;
         Some(String::from_utf8_lossy(&said).into_owned())

@@ -7,4 +7,5 @@ pub mod footprint;
 pub mod history;
 pub mod lab;
 pub mod process;
+pub mod s3;
 pub mod small_disk;

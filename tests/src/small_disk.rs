@@ -11,10 +11,10 @@ impl<'a> SmallDisk<'a> {
     /// None, with the reason printed, where this process may not mount.
     ///
     /// # Panics
-    /// When the folder to mount at exists.
+    /// When the folder to mount at cannot be made.
     #[must_use]
     pub fn mount(at: &'a Path, megabytes: u32) -> Option<Self> {
-        std::fs::create_dir(at).expect("a folder");
+        std::fs::create_dir_all(at).expect("a folder");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]).arg(at);
         match mount.output() {

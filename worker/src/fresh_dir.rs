@@ -39,8 +39,28 @@ pub(crate) fn write(
     }
     std::fs::create_dir_all(beside).with_context(|| format!("cannot make {}", beside.display()))?;
     fill(beside)?;
+    sync(beside)?;
     std::fs::rename(beside, out)
-        .with_context(|| format!("cannot move the model to {}", out.display()))
+        .with_context(|| format!("cannot move the model to {}", out.display()))?;
+    match beside.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => sync_one(parent),
+        None => sync_one(Path::new(".")),
+    }
+}
+
+/// Flushes a directory and the files in it to the disk: what stands in the final place is whole after a power
+/// cut, too.
+fn sync(dir: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        sync_one(&entry.with_context(|| format!("cannot list {}", dir.display()))?.path())?;
+    }
+    sync_one(dir)
+}
+
+fn sync_one(path: &Path) -> anyhow::Result<()> {
+    std::fs::File::open(path)
+        .and_then(|file| file.sync_all())
+        .with_context(|| format!("cannot flush {}", path.display()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! all problems at once; [`RunConfig::validate`] then checks what types cannot say and gives the only
 //! thing that the rest of the system accepts, a [`ValidConfig`].
 
+mod checkpoint;
 mod document;
 mod error;
 mod parse;
@@ -15,6 +16,7 @@ mod set;
 mod store;
 mod validate;
 
+pub use checkpoint::{BestIs, CheckpointSection};
 pub use error::{ConfigErrors, ConfigProblem, Place};
 pub use raw::*;
 pub use reference::reference_markdown;

@@ -9,7 +9,7 @@ use medevo_types::settings::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::store::StoreSection;
+use super::{checkpoint::CheckpointSection, store::StoreSection};
 
 /// A run: which model, which data, which stages, on how many workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -328,24 +328,6 @@ impl Default for ClusterSection {
             prompts_per_unit: 4,
             device_memory_gib: 0.0,
         }
-    }
-}
-
-/// Checkpoints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct CheckpointSection {
-    /// Steps between checkpoints; one is always written at a training stage's end. 0: only there.
-    pub every_steps: u64,
-    /// Checkpoints kept, the newest; stage references and the last of each stage are always kept.
-    pub keep: usize,
-    /// Deadline of writing one, seconds.
-    pub timeout_s: f64,
-}
-
-impl Default for CheckpointSection {
-    fn default() -> Self {
-        Self { every_steps: 50, keep: 3, timeout_s: 600.0 }
     }
 }
 

@@ -106,8 +106,7 @@ impl Rules {
                 config.engine.max_prompt_tokens
             ),
         );
-        self.at_least_one(config.checkpoint.keep as u64, "checkpoint.keep");
-        self.seconds(config.checkpoint.timeout_s, "checkpoint.timeout_s");
+        self.checkpoint(config);
     }
 
     fn cluster(&mut self, config: &RunConfig) {

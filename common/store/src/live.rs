@@ -3,14 +3,15 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Condvar, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use crate::{Change, LeaseId, StoreError, Watch, Write, clock::Clock};
 
-/// Changes that are remembered for watches. One that lags behind further takes a snapshot.
-const MEMORY: usize = 4096;
+/// Changes that are remembered for watches, and bytes of their values. A watch that lags behind further takes a
+/// snapshot.
+const MEMORY: (usize, usize) = (4096, 16 << 20);
 
 /// The shared state, and a bell for watches.
 #[derive(Debug, Default)]
@@ -78,6 +79,8 @@ pub(crate) struct State {
     leases: BTreeMap<LeaseId, Lease>,
     granted: i64,
     log: VecDeque<Change>,
+    /// Bytes of the log's values.
+    logged: usize,
     forgotten: u64,
     breaks: u64,
 }
@@ -150,13 +153,17 @@ impl State {
     /// Forgets all changes up to now.
     pub fn compact(&mut self) {
         self.log.clear();
+        self.logged = 0;
         self.forgotten = self.revision;
     }
 
     fn remember(&mut self, key: String, value: Option<Vec<u8>>) {
+        self.logged += value.as_ref().map_or(0, Vec::len);
         self.log.push_back(Change { revision: self.revision, key, value });
-        while self.log.len() > MEMORY {
-            self.forgotten = self.log.pop_front().map_or(self.forgotten, |old| old.revision);
+        while self.log.len() > MEMORY.0 || self.logged > MEMORY.1 {
+            let Some(old) = self.log.pop_front() else { return };
+            self.logged -= old.value.map_or(0, |value| value.len());
+            self.forgotten = old.revision;
         }
     }
 
@@ -187,12 +194,12 @@ struct Follower {
 /// A watch on [`Live`].
 #[derive(Debug)]
 pub(crate) struct LiveWatch {
-    live: std::sync::Arc<Live>,
+    live: Arc<Live>,
     follower: Follower,
 }
 
 impl LiveWatch {
-    pub fn new(live: std::sync::Arc<Live>, prefix: &str, after: u64) -> Self {
+    pub fn new(live: Arc<Live>, prefix: &str, after: u64) -> Self {
         let breaks = live.lock().breaks;
         Self { live, follower: Follower { prefix: prefix.to_owned(), after, breaks } }
     }

@@ -2,7 +2,10 @@
 
 mod claims;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use claims::Subject;
 use medevo_store::{Embedded, Etcd, Memory, Settings, Store, StoreError};
@@ -26,6 +29,7 @@ macro_rules! all_conform {
             all_guards_hold_or_nothing_is_written
             one_of_many_wins_each_compare_and_swap
             a_list_is_whole_and_in_order
+            large_values_come_back_whole
             a_lease_is_renewed_and_runs_out
             a_revoked_lease_takes_its_keys_at_once
             a_write_without_a_lease_outlives_the_one_before
@@ -39,7 +43,7 @@ macro_rules! all_conform {
 
 all_conform! { memory embedded etcd }
 
-struct InMemory(std::sync::Mutex<std::collections::BTreeMap<String, Memory>>);
+struct InMemory(Mutex<BTreeMap<String, Memory>>);
 
 fn memory() -> InMemory {
     InMemory(Default::default())

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use medevo_store::{Changes, Embedded, Memory, Roll, Store, StoreError, Write};
+use medevo_store::{
+    Change, Changes, Embedded, Guard, LeaseId, Memory, Roll, Snapshot, Store, StoreError, Watch,
+    Write,
+};
 
 const SOON: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,8 +118,8 @@ fn a_silent_watch_is_checked_by_looking() {
     // This store's watch says nothing at all, as one does whose member was cut off.
     struct Deaf(Memory);
     struct Silent;
-    impl medevo_store::Watch for Silent {
-        fn wait(&mut self, timeout: Duration) -> Result<Vec<medevo_store::Change>, StoreError> {
+    impl Watch for Silent {
+        fn wait(&mut self, timeout: Duration) -> Result<Vec<Change>, StoreError> {
             std::thread::sleep(timeout);
             Ok(Vec::new())
         }
@@ -125,26 +128,22 @@ fn a_silent_watch_is_checked_by_looking() {
         fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
             self.0.get(key)
         }
-        fn list(&self, prefix: &str) -> Result<medevo_store::Snapshot, StoreError> {
+        fn list(&self, prefix: &str) -> Result<Snapshot, StoreError> {
             self.0.list(prefix)
         }
-        fn transact(
-            &self,
-            guards: &[medevo_store::Guard],
-            writes: &[Write],
-        ) -> Result<(), StoreError> {
+        fn transact(&self, guards: &[Guard], writes: &[Write]) -> Result<(), StoreError> {
             self.0.transact(guards, writes)
         }
-        fn grant(&self, ttl: Duration) -> Result<medevo_store::LeaseId, StoreError> {
+        fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
             self.0.grant(ttl)
         }
-        fn renew(&self, lease: medevo_store::LeaseId) -> Result<Duration, StoreError> {
+        fn renew(&self, lease: LeaseId) -> Result<Duration, StoreError> {
             self.0.renew(lease)
         }
-        fn revoke(&self, lease: medevo_store::LeaseId) -> Result<(), StoreError> {
+        fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
             self.0.revoke(lease)
         }
-        fn watch(&self, _: &str, _: u64) -> Result<Box<dyn medevo_store::Watch>, StoreError> {
+        fn watch(&self, _: &str, _: u64) -> Result<Box<dyn Watch>, StoreError> {
             Ok(Box::new(Silent))
         }
     }

@@ -141,6 +141,10 @@ impl Core {
     /// new weights from the others, in a new generation: the step stands.
     pub(crate) fn settle_commit(&mut self, now: Millis, out: &mut Output) {
         let Phase::Committing(committing) = &self.phase else { return };
+        // Mostly too few have: not everyone has to be looked at to see it.
+        if committing.applied.len() < self.seats.present().count() {
+            return;
+        }
         if self.seats.present().all(|rank| committing.applied.contains_key(&rank)) {
             self.leave_commit(now, out);
         }

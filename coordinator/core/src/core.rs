@@ -63,7 +63,7 @@ impl Core {
     /// [`Core::step`].
     #[must_use]
     pub fn new(spec: RunSpec, recovered: Recovered) -> Core {
-        let seats = Seats { generation: recovered.generation, ranks: Vec::new() };
+        let seats = Seats::vacant(recovered.generation);
         let mut core = Core {
             spec,
             term: recovered.term,

@@ -3,6 +3,7 @@
 use crate::{
     Core, Millis, Outcome,
     phase::{Phase, SaveTurn},
+    roster::listed,
     units::Units,
 };
 
@@ -100,11 +101,11 @@ impl Core {
     }
 
     fn units_sentence(&self, units: &Units) -> String {
-        let (done, all, holders) = units.progress_figures();
-        let waiting = if holders.is_empty() {
+        let (done, all, holders) = (units.done(), units.len(), units.holders());
+        let waiting = if holders == 0 {
             "a worker to take the next".to_owned()
         } else {
-            holders.into_iter().map(|worker| worker.0).collect::<Vec<_>>().join(", ")
+            listed(holders, units.holder_names().map(|worker| worker.0.clone()))
         };
         format!("{done} of {all} units done, waiting on {waiting}")
     }

@@ -7,7 +7,6 @@ use medevo_types::messages::{Holding, Member};
 use crate::{
     Core, Event, Millis, Output, Record,
     phase::{Answer, Gathering, Linking, Phase, Work},
-    roster::Seat,
 };
 
 /// Tries at forming and restoring that may fail in a row for other reasons than a lost worker.
@@ -90,9 +89,7 @@ impl Core {
             members.rotate_left(turn);
         }
         let deadline = now + self.spec.deadlines.form_ms + self.rest_of_work(&members);
-        self.seats.generation = self.seats.generation.next();
-        self.seats.ranks =
-            members.into_iter().map(|member| Seat { member, present: true }).collect();
+        self.seats.open(self.seats.generation.next(), members);
         let names = || self.seats.ranks.iter().map(|seat| seat.member.tag.worker.clone()).collect();
         out.records.push(Record::Generation(self.seats.generation));
         out.records.push(Record::Roster(names()));

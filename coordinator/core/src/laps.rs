@@ -28,7 +28,8 @@ impl Laps {
     fn book(&mut self, now: Millis) {
         let passed = now.saturating_sub(self.since);
         self.since = now;
-        if passed > 0 {
+        // Before the first phase nothing is spent on a step.
+        if passed > 0 && !self.phase.is_empty() {
             *self.spent.entry(self.phase.to_owned()).or_insert(0) += passed;
         }
     }

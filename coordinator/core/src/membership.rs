@@ -23,6 +23,8 @@ struct Lease {
 pub(crate) struct Membership {
     leases: BTreeMap<WorkerId, Lease>,
     lives: BTreeMap<WorkerId, Incarnation>,
+    /// No lease runs out before this: nobody has to be looked at for it.
+    quiet_until: Millis,
 }
 
 impl Membership {
@@ -88,9 +90,18 @@ impl Membership {
             .collect()
     }
 
-    fn expired(&self, now: Millis, ttl: Millis) -> Vec<WorkerId> {
+    /// Whose lease has run out. Every input asks, so that with many workers most of them must not be looked at.
+    fn expired(&mut self, now: Millis, ttl: Millis) -> Vec<WorkerId> {
+        if now <= self.quiet_until {
+            return Vec::new();
+        }
         let silent = |lease: &Lease| now.saturating_sub(lease.heard) > ttl;
-        self.leases.iter().filter(|(_, l)| silent(l)).map(|(w, _)| w.clone()).collect()
+        let expired = self.leases.iter().filter(|(_, l)| silent(l)).map(|(w, _)| w.clone());
+        let expired: Vec<WorkerId> = expired.collect();
+        // A lease that is renewed or begins from here on runs out later than every one that is there now could.
+        let first = self.leases.values().filter(|l| !silent(l)).map(|l| l.heard).min();
+        self.quiet_until = first.unwrap_or(now) + ttl;
+        expired
     }
 }
 

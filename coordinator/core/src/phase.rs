@@ -55,6 +55,15 @@ impl Phase {
         }
     }
 
+    /// The units that are being worked on.
+    pub fn units_mut(&mut self) -> Option<&mut Units> {
+        match self {
+            Phase::Rollout(draw) => Some(&mut draw.units),
+            Phase::Evaluating(measure) => Some(&mut measure.units),
+            _ => None,
+        }
+    }
+
     /// The training step that is being worked on, if one is.
     pub fn train_step(&self) -> Option<Step> {
         let work = match self {

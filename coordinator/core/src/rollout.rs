@@ -1,7 +1,7 @@
 //! Rollout: candidates of one training step, drawn by whoever pulls.
 
 use medevo_types::{
-    PolicyVersion, UnitId, WorkerId, WorkerTag,
+    PolicyVersion, UnitId, WorkerTag,
     messages::{Group, Purpose, Rejection},
 };
 
@@ -57,11 +57,7 @@ impl Core {
     }
 
     fn units_mut(&mut self) -> Option<&mut Units> {
-        match &mut self.phase {
-            Phase::Rollout(draw) => Some(&mut draw.units),
-            Phase::Evaluating(measure) => Some(&mut measure.units),
-            _ => None,
-        }
+        self.phase.units_mut()
     }
 
     /// The order of a present worker that pulls: a unit, if there is one for it.
@@ -71,14 +67,13 @@ impl Core {
         tag: &WorkerTag,
         out: &mut Output,
     ) -> Option<Order> {
-        let others: Vec<WorkerId> = self
-            .seats
-            .present()
-            .map(|rank| self.seats.ranks[rank].member.tag.worker.clone())
-            .filter(|worker| *worker != tag.worker)
-            .collect();
-        let units = self.units_mut()?;
-        match units.pull(now, tag, &others) {
+        let seats = &self.seats;
+        let units = self.phase.units_mut()?;
+        let others = || {
+            let names = seats.present().map(|rank| &seats.ranks[rank].member.tag.worker);
+            names.filter(|worker| **worker != tag.worker)
+        };
+        match units.pull(now, tag, others) {
             Pulled::Nothing => None,
             Pulled::Unit(index) => Some(units.order(index)),
             Pulled::Overdue(index, worker) => {
@@ -101,8 +96,8 @@ impl Core {
     ) -> Result<(), Rejection> {
         let units = self.units_mut().ok_or(Rejection::UnknownUnit)?;
         match units.answer(now, unit, policy, groups) {
+            // Nobody's order changes by it: an answer frees no unit.
             Ok(()) => {
-                out.wake = true;
                 self.units_settled(now, out);
                 Ok(())
             }
@@ -151,7 +146,7 @@ impl Core {
             ranks.iter().map(|&rank| self.seats.ranks[rank].member.tag.clone()).collect();
         let Some(units) = self.units_mut() else { return };
         for tag in tags {
-            for unit in units.release(&tag) {
+            if let Some(unit) = units.release(&tag) {
                 let (worker, reason) = (tag.worker.clone(), reason.to_owned());
                 out.events.push(Event::UnitReissued { unit, worker, reason });
             }

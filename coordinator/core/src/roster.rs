@@ -1,6 +1,8 @@
 //! The ranks of the current generation, and who of them is still there.
 
-use medevo_types::{Generation, WorkerTag, messages::Member};
+use std::collections::BTreeMap;
+
+use medevo_types::{Generation, WorkerId, WorkerTag, messages::Member};
 
 /// One rank.
 #[derive(Clone, Debug)]
@@ -18,12 +20,29 @@ pub(crate) struct Seats {
     pub generation: Generation,
     /// Rank r is `ranks[r]`.
     pub ranks: Vec<Seat>,
+    /// Rank by name: every message asks for it.
+    by_name: BTreeMap<WorkerId, usize>,
 }
 
 impl Seats {
+    /// Nobody's: what a coordinator begins with.
+    pub fn vacant(generation: Generation) -> Seats {
+        Seats { generation, ..Seats::default() }
+    }
+
+    /// Opens a generation of these members.
+    pub fn open(&mut self, generation: Generation, members: Vec<Member>) {
+        let name = |(rank, member): (usize, &Member)| (member.tag.worker.clone(), rank);
+        self.by_name = members.iter().enumerate().map(name).collect();
+        self.generation = generation;
+        self.ranks = members.into_iter().map(|member| Seat { member, present: true }).collect();
+    }
+
     /// The rank of a worker that is present.
     pub fn rank(&self, tag: &WorkerTag) -> Option<usize> {
-        self.ranks.iter().position(|seat| seat.present && seat.member.tag == *tag)
+        let rank = *self.by_name.get(&tag.worker)?;
+        let seat = self.ranks.get(rank)?;
+        (seat.present && seat.member.tag == *tag).then_some(rank)
     }
 
     /// Ranks that are present, ascending.
@@ -50,6 +69,16 @@ impl Seats {
 
     /// Names of several ranks.
     pub fn names(&self, ranks: impl IntoIterator<Item = usize>) -> String {
-        ranks.into_iter().map(|rank| self.name(rank)).collect::<Vec<_>>().join(", ")
+        let ranks: Vec<usize> = ranks.into_iter().collect();
+        listed(ranks.len(), ranks.into_iter().map(|rank| self.name(rank)))
     }
+}
+
+/// Names that a sentence spells out.
+const SPELLED: usize = 8;
+
+/// "w1, w2, w3", or the first few of many "and 990 more".
+pub(crate) fn listed(count: usize, names: impl Iterator<Item = String>) -> String {
+    let spelled = names.take(SPELLED).collect::<Vec<_>>().join(", ");
+    if count > SPELLED { format!("{spelled} and {} more", count - SPELLED) } else { spelled }
 }

@@ -1,15 +1,18 @@
 //! A step's work, split over ranks.
 
+use std::{cmp::Reverse, collections::BinaryHeap};
+
 /// Longest-processing-time greedy: the heaviest item goes to the least loaded rank. Returns the item
 /// indices of each rank, ascending. Deterministic: ties go to the lower index and the lower rank.
 pub(crate) fn by_weight(weights: &[u64], ranks: usize) -> Vec<Vec<usize>> {
     let mut shares = vec![Vec::new(); ranks];
-    let mut loads = vec![0_u64; ranks];
+    let mut loads: BinaryHeap<Reverse<(u64, usize)>> =
+        (0..ranks).map(|rank| Reverse((0, rank))).collect();
     let mut heaviest: Vec<usize> = (0..weights.len()).collect();
-    heaviest.sort_by_key(|&i| (std::cmp::Reverse(weights[i]), i));
+    heaviest.sort_by_key(|&i| (Reverse(weights[i]), i));
     for item in heaviest {
-        let Some(rank) = (0..ranks).min_by_key(|&r| (loads[r], r)) else { break };
-        loads[rank] += weights[item];
+        let Some(Reverse((load, rank))) = loads.pop() else { break };
+        loads.push(Reverse((load + weights[item], rank)));
         shares[rank].push(item);
     }
     for share in &mut shares {

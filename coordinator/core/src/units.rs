@@ -1,6 +1,6 @@
 //! Units of rollout work: handed out to whoever pulls, handed out again when overdue, first answer wins.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use medevo_types::{
     PolicyVersion, Step, UnitId, WorkerId, WorkerTag,
@@ -60,6 +60,16 @@ pub(crate) struct Units {
     unit_ms: Millis,
     /// When idle workers are given up, if nothing is handed out or answered before.
     stalled_at: Millis,
+    /// Units without an answer.
+    open: usize,
+    /// Of those, the ones that nobody has.
+    free: BTreeSet<usize>,
+    /// Who has one, and which.
+    held: BTreeMap<WorkerTag, usize>,
+    /// When holders become overdue: how many at each moment.
+    due: BTreeMap<Millis, usize>,
+    /// Holders that have been overdue.
+    late: usize,
 }
 
 /// What a puller gets.
@@ -96,7 +106,17 @@ impl Units {
                 }
             })
             .collect();
-        Units { brief, units, unit_ms, stalled_at: 0 }
+        Units {
+            brief,
+            units,
+            unit_ms,
+            stalled_at: 0,
+            open: 0,
+            free: BTreeSet::new(),
+            held: BTreeMap::new(),
+            due: BTreeMap::new(),
+            late: 0,
+        }
     }
 
     /// Takes answers that were there before: `groups` in the order of the samples, from the first on. Units that
@@ -124,7 +144,42 @@ impl Units {
         for unit in &mut self.units {
             unit.holders.clear();
         }
+        let open = self.units.iter().enumerate().filter(|(_, unit)| unit.groups.is_none());
+        self.free = open.map(|(index, _)| index).collect();
+        self.open = self.free.len();
+        (self.held, self.due, self.late) = (BTreeMap::new(), BTreeMap::new(), 0);
         self.progress(now);
+    }
+
+    /// A unit goes to a worker.
+    fn hold(&mut self, index: usize, tag: &WorkerTag, deadline: Millis) {
+        self.free.remove(&index);
+        self.held.insert(tag.clone(), index);
+        *self.due.entry(deadline).or_insert(0) += 1;
+        let holder = Holder { tag: tag.clone(), deadline, overdue: 0 };
+        self.units[index].holders.push(holder);
+    }
+
+    /// A worker has its unit no longer. Returns which it was.
+    fn let_go(&mut self, tag: &WorkerTag) -> Option<usize> {
+        let index = self.held.remove(tag)?;
+        let holders = &mut self.units[index].holders;
+        let holder = holders.remove(holders.iter().position(|holder| holder.tag == *tag)?);
+        if holders.is_empty() {
+            self.free.insert(index);
+        }
+        self.late -= usize::from(holder.overdue > 0);
+        self.not_due(holder.deadline);
+        Some(index)
+    }
+
+    fn not_due(&mut self, deadline: Millis) {
+        if let Some(count) = self.due.get_mut(&deadline) {
+            *count -= 1;
+            if *count == 0 {
+                self.due.remove(&deadline);
+            }
+        }
     }
 
     fn progress(&mut self, now: Millis) {
@@ -133,27 +188,31 @@ impl Units {
 
     /// The unit for a puller: its own again, else a free one, else an overdue one. A unit that failed
     /// at this worker is left to others while there are any (`others` says who).
-    pub fn pull(&mut self, now: Millis, tag: &WorkerTag, others: &[WorkerId]) -> Pulled {
-        let open = |unit: &Unit| unit.groups.is_none();
-        let own = |unit: &Unit| unit.holders.iter().any(|h| h.tag == *tag);
-        if let Some(i) = self.units.iter().position(|u| open(u) && own(u)) {
-            return Pulled::Unit(i);
+    pub fn pull<'a, I: Iterator<Item = &'a WorkerId>>(
+        &mut self,
+        now: Millis,
+        tag: &WorkerTag,
+        others: impl Fn() -> I,
+    ) -> Pulled {
+        if let Some(&index) = self.held.get(tag) {
+            return Pulled::Unit(index);
         }
-        let suits = |unit: &Unit| {
-            open(unit)
-                && (!unit.failed_by.contains(&tag.worker)
-                    || others.iter().all(|other| unit.failed_by.contains(other)))
+        let suits = |index: &usize| {
+            let unit = &self.units[*index];
+            !unit.failed_by.contains(&tag.worker)
+                || others().all(|other| unit.failed_by.contains(other))
         };
-        let free = self.units.iter().position(|u| suits(u) && u.holders.is_empty());
-        let late = |u: &Unit| suits(u) && u.holders.iter().all(|h| h.overdue > 0);
-        let Some(i) = free.or_else(|| self.units.iter().position(late)) else {
-            return Pulled::Nothing;
+        let late = |index: &usize| self.units[*index].holders.iter().all(|h| h.overdue > 0);
+        let free = self.free.iter().copied().find(suits);
+        let overdue = || {
+            let held = self.held.values().copied().filter(|_| self.late > 0);
+            held.filter(|index| late(index) && suits(index)).min()
         };
-        let had_by = self.units[i].holders.first().map(|h| h.tag.worker.clone());
-        let deadline = now + self.unit_ms;
-        self.units[i].holders.push(Holder { tag: tag.clone(), deadline, overdue: 0 });
+        let Some(index) = free.or_else(overdue) else { return Pulled::Nothing };
+        let had_by = self.units[index].holders.first().map(|h| h.tag.worker.clone());
+        self.hold(index, tag, now + self.unit_ms);
         self.progress(now);
-        had_by.map_or(Pulled::Unit(i), |worker| Pulled::Overdue(i, worker))
+        had_by.map_or(Pulled::Unit(index), |worker| Pulled::Overdue(index, worker))
     }
 
     /// The order for a unit.
@@ -185,7 +244,8 @@ impl Units {
         groups: Vec<Group>,
     ) -> Result<(), Rejection> {
         let brief = &self.brief;
-        let unit = self.units.iter_mut().find(|u| u.id == id).ok_or(Rejection::UnknownUnit)?;
+        let index = self.index(id).ok_or(Rejection::UnknownUnit)?;
+        let unit = &self.units[index];
         if unit.groups.is_some() {
             return Err(Rejection::Duplicate);
         }
@@ -195,51 +255,61 @@ impl Units {
         if groups.len() != unit.samples.len() || !groups.iter().all(|g| fits(g, brief)) {
             return Err(Rejection::Unexpected);
         }
-        unit.groups = Some(groups);
-        unit.holders.clear();
+        let holders: Vec<WorkerTag> = unit.holders.iter().map(|h| h.tag.clone()).collect();
+        for holder in holders {
+            self.let_go(&holder);
+        }
+        self.free.remove(&index);
+        self.open -= 1;
+        self.units[index].groups = Some(groups);
         self.progress(now);
         Ok(())
+    }
+
+    /// Units are numbered one after the other.
+    fn index(&self, id: UnitId) -> Option<usize> {
+        let first = self.units.first()?.id;
+        let index = usize::try_from(id.0.checked_sub(first.0)?).ok()?;
+        (index < self.units.len()).then_some(index)
     }
 
     /// Takes the unit that a worker holds away from it, because the worker could not do it. Returns
     /// which unit, and how often it has failed by now.
     pub fn failed(&mut self, tag: &WorkerTag) -> Option<(UnitId, u32)> {
-        let unit = self
-            .units
-            .iter_mut()
-            .find(|u| u.groups.is_none() && u.holders.iter().any(|h| h.tag == *tag))?;
-        unit.holders.retain(|h| h.tag != *tag);
+        let index = self.let_go(tag)?;
+        let unit = &mut self.units[index];
         unit.failures += 1;
         unit.failed_by.insert(tag.worker.clone());
         Some((unit.id, unit.failures))
     }
 
-    /// Frees the units of a worker that is lost. Returns which.
-    pub fn release(&mut self, tag: &WorkerTag) -> Vec<UnitId> {
-        let mut freed = Vec::new();
-        for unit in self.units.iter_mut().filter(|u| u.groups.is_none()) {
-            let before = unit.holders.len();
-            unit.holders.retain(|h| h.tag != *tag);
-            if unit.holders.len() < before {
-                freed.push(unit.id);
-            }
-        }
-        freed
+    /// Frees the unit of a worker that is lost. Returns which, if it had one.
+    pub fn release(&mut self, tag: &WorkerTag) -> Option<UnitId> {
+        let index = self.let_go(tag)?;
+        Some(self.units[index].id)
     }
 
     /// Marks what is overdue. Returns whether anything became so, and who is to be given up.
     pub fn overdue(&mut self, now: Millis) -> (bool, Vec<WorkerTag>) {
         let (mut changed, mut hopeless) = (false, Vec::new());
-        for unit in self.units.iter_mut().filter(|u| u.groups.is_none()) {
-            for holder in unit.holders.iter_mut().filter(|h| now >= h.deadline) {
+        if self.due.keys().next().is_none_or(|first| now < *first) {
+            return (changed, hopeless);
+        }
+        let again = now + self.unit_ms;
+        let held: BTreeSet<usize> = self.held.values().copied().collect();
+        for index in held {
+            for holder in self.units[index].holders.iter_mut().filter(|h| now >= h.deadline) {
+                self.late += usize::from(holder.overdue == 0);
                 holder.overdue += 1;
-                holder.deadline = now + self.unit_ms;
+                holder.deadline = again;
+                *self.due.entry(again).or_insert(0) += 1;
                 changed = true;
                 if holder.overdue >= STRIKES {
                     hopeless.push(holder.tag.clone());
                 }
             }
         }
+        self.due.retain(|due, _| *due > now);
         (changed, hopeless)
     }
 
@@ -250,28 +320,37 @@ impl Units {
 
     /// Whether a worker holds an unanswered unit.
     pub fn holds(&self, tag: &WorkerTag) -> bool {
-        self.units.iter().any(|u| u.groups.is_none() && u.holders.iter().any(|h| h.tag == *tag))
+        self.held.contains_key(tag)
     }
 
-    /// Answered units, all units, and who holds the others.
-    pub fn progress_figures(&self) -> (usize, usize, BTreeSet<WorkerId>) {
-        let done = self.units.iter().filter(|u| u.groups.is_some()).count();
-        let open = self.units.iter().filter(|u| u.groups.is_none());
-        let holders = open.flat_map(|u| u.holders.iter().map(|h| h.tag.worker.clone())).collect();
-        (done, self.units.len(), holders)
+    /// All units.
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Answered units.
+    pub fn done(&self) -> usize {
+        self.units.len() - self.open
+    }
+
+    /// How many workers hold the others.
+    pub fn holders(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Their names.
+    pub fn holder_names(&self) -> impl Iterator<Item = &WorkerId> {
+        self.held.keys().map(|tag| &tag.worker)
     }
 
     /// The next moment at which something becomes overdue.
     pub fn deadline(&self) -> Millis {
-        let open = self.units.iter().filter(|u| u.groups.is_none());
-        open.flat_map(|u| u.holders.iter().map(|h| h.deadline))
-            .min()
-            .map_or(self.stalled_at, |first| first.min(self.stalled_at))
+        self.due.keys().next().map_or(self.stalled_at, |first| self.stalled_at.min(*first))
     }
 
     /// Whether every unit is answered.
     pub fn complete(&self) -> bool {
-        self.units.iter().all(|u| u.groups.is_some())
+        self.open == 0
     }
 
     /// The groups with their samples, in the order of the samples.

@@ -1,10 +1,8 @@
 //! Checkpoints, drains, coordinator restarts.
 
-mod sim;
-
 use medevo_core::*;
+use medevo_sim::{Sim, Trouble, spec};
 use medevo_types::{PolicyVersion, Step, Term};
-use sim::{Sim, Trouble, spec};
 
 fn start(spec: RunSpec) -> Sim {
     let mut sim = Sim::new(spec);

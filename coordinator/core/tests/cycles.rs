@@ -1,10 +1,8 @@
 //! Several optimizer steps on one rollout, and rollouts that go on until enough groups train.
 
-mod sim;
-
 use medevo_core::*;
+use medevo_sim::{Sim, spec};
 use medevo_types::{PolicyVersion, Step, messages::TrainAnswer};
-use sim::{Sim, spec};
 
 fn start(spec: RunSpec) -> Sim {
     let mut sim = Sim::new(spec);
@@ -59,7 +57,7 @@ fn every_step_of_a_cycle_trains_on_the_same_groups_and_says_who_drew_them() {
     assert_eq!((policy, drawn_by), (PolicyVersion(3), PolicyVersion(3)));
     assert_ne!(first, second);
     assert_eq!(sim.finish(), Outcome::Done);
-    assert_eq!(sim.scorings, 2, "one scoring a rollout");
+    assert_eq!(sim.scorer.scorings, 2, "one scoring a rollout");
     assert_eq!(figures(&sim, "iteration"), [1.0, 2.0, 3.0, 1.0, 2.0].map(Some));
     sim.checker.complete(5);
 }
@@ -113,7 +111,7 @@ fn a_worker_lost_in_the_middle_of_a_cycle_costs_an_attempt_and_no_groups() {
     sim.run_to("updating", 1);
     sim.kill(&"w0".into(), true);
     assert_eq!(sim.finish(), Outcome::Done);
-    assert_eq!(sim.scorings, 1);
+    assert_eq!(sim.scorer.scorings, 1);
     assert!(!sim.events.iter().any(|event| matches!(event, Event::RolledBack { .. })));
     sim.checker.complete(3);
 }
@@ -137,9 +135,9 @@ fn inv_7_a_restart_in_the_middle_of_a_cycle_goes_back_to_its_start() {
 #[test]
 fn a_rollout_that_teaches_nothing_passes_its_whole_cycle() {
     let mut sim = start(spec::reusing(spec::only_rl(6), 3, 0));
-    sim.quiet_every = 1;
+    sim.scorer.quiet_every = 1;
     sim.run_to("rollout", 3);
-    sim.quiet_every = 0;
+    sim.scorer.quiet_every = 0;
     sim.run_to("updating", 3);
     assert_eq!(update(&mut sim).0, PolicyVersion(0));
     assert_eq!(sim.finish(), Outcome::Done);
@@ -151,7 +149,7 @@ fn a_rollout_that_teaches_nothing_passes_its_whole_cycle() {
 fn dynamic_sampling_draws_on_until_enough_groups_train() {
     let mut sim = start(spec::reusing(spec::only_rl(2), 1, 5));
     // Samples 0, 3 and 6 of the 7 teach nothing.
-    sim.dull_every = 3;
+    sim.scorer.dull_every = 3;
     sim.run_to("updating", 0);
     let order = samples_from(sim.spec.seed, 0, 0, 7, 7, 1);
     let trained: Vec<SampleIndex> = update(&mut sim).2.into_iter().map(|(s, _)| s).collect();
@@ -165,7 +163,7 @@ fn dynamic_sampling_draws_on_until_enough_groups_train() {
 #[test]
 fn the_order_goes_on_behind_the_questions_that_were_drawn_beyond_the_usual() {
     let mut sim = start(spec::reusing(spec::only_rl(4), 1, 1));
-    sim.dull_every = 2;
+    sim.scorer.dull_every = 2;
     sim.run_to("scoring", 0);
     sim.drive(true);
     assert!(sim.core.explain(sim.now).starts_with("rollout of step 1 (round 2): "));
@@ -186,7 +184,7 @@ fn the_order_goes_on_behind_the_questions_that_were_drawn_beyond_the_usual() {
 #[test]
 fn a_rollout_never_draws_more_questions_than_there_are() {
     let mut sim = start(spec::reusing(spec::only_rl(1), 1, 50));
-    sim.dull_every = 1;
+    sim.scorer.dull_every = 1;
     assert_eq!(sim.finish(), Outcome::Done);
     assert_eq!(figures(&sim, "groups_without_signal"), [Some(7.0)]);
     assert_eq!(figures(&sim, "rounds"), [Some(2.0)], "four questions, then the three others");
@@ -197,7 +195,7 @@ fn a_rollout_never_draws_more_questions_than_there_are() {
 #[test]
 fn what_is_still_missing_after_the_last_round_is_done_without() {
     let mut sim = start(spec::reusing(spec::only_rl(1), 1, 1));
-    sim.dull_every = 2;
+    sim.scorer.dull_every = 2;
     sim.run_to("updating", 0);
     assert!((1..4).contains(&update(&mut sim).2.len()));
     assert_eq!(sim.finish(), Outcome::Done);

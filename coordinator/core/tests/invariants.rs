@@ -1,12 +1,10 @@
 //! INV-1 to INV-6 on random schedules: whatever is lost, doubled, delayed or restarted, no invariant
 //! breaks, and once faults stop the run is done. A failing schedule is printed and kept by proptest.
 
-mod sim;
-
 use medevo_core::{Input, Outcome, RunSpec};
+use medevo_sim::{Sim, Trouble, spec};
 use medevo_types::WorkerId;
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use sim::{Sim, Trouble, spec};
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -130,8 +128,8 @@ fn schedule(settings: Settings, happenings: &[Happening]) -> Sim {
     let (min_workers, iterations, rounds, sharded) = settings;
     let spec = spec::reusing(spec::whole(), iterations, rounds);
     let mut sim = Sim::new(RunSpec { min_workers, sharded, ..spec });
-    sim.quiet_every = 3;
-    sim.dull_every = 2;
+    sim.scorer.quiet_every = 3;
+    sim.scorer.dull_every = 2;
     let mut budget = Budget { troubles: 2, bad_drives: 2 };
     for happening in happenings {
         happen(&mut sim, &mut budget, happening);

@@ -1,13 +1,11 @@
 //! Joins, leases, rosters.
 
-mod sim;
-
 use medevo_core::*;
+use medevo_sim::{Sim, spec};
 use medevo_types::{
     Generation, Incarnation, Step, WorkerTag,
     messages::{JoinRefused, Rejection},
 };
-use sim::{Sim, spec};
 
 fn refused(reply: Reply) -> Option<JoinRefused> {
     match reply {

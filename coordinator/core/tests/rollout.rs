@@ -1,13 +1,14 @@
 //! Units: pulled, handed out again, answered once.
 
-mod sim;
-
 use medevo_core::*;
+use medevo_sim::{
+    Sim, spec,
+    weights::{group, model},
+};
 use medevo_types::{
     Attempt, PolicyVersion, Step, UnitId,
     messages::{Envelope, Rejection, Report},
 };
-use sim::{Sim, spec, worker::group};
 
 fn start(workers: &[&str]) -> Sim {
     let mut sim = Sim::new(spec::only_rl(1));
@@ -32,7 +33,7 @@ fn report(sim: &mut Sim, worker: &str, body: Report) -> Result<(), Rejection> {
 
 fn done(unit: UnitId, samples: &[usize]) -> Report {
     let policy = PolicyVersion(0);
-    let groups = samples.iter().map(|&s| group(s, 2, policy)).collect();
+    let groups = samples.iter().map(|&s| group(s, 2, policy, &model())).collect();
     Report::RolloutDone { unit, policy, groups }
 }
 
@@ -75,7 +76,7 @@ fn answers_that_do_not_fit_are_turned_away_by_type() {
     assert_eq!(report(&mut sim, "w0", unknown), Err(Rejection::UnknownUnit));
     assert_eq!(report(&mut sim, "w0", done(id, &samples[..1])), Err(Rejection::Unexpected));
     sim.pull("w0");
-    let groups = samples.iter().map(|&s| group(s, 2, PolicyVersion(9))).collect();
+    let groups = samples.iter().map(|&s| group(s, 2, PolicyVersion(9), &model())).collect();
     let stale = Report::RolloutDone { unit: id, policy: PolicyVersion(9), groups };
     assert_eq!(report(&mut sim, "w0", stale), Err(Rejection::StalePolicy));
     sim.pull("w0");

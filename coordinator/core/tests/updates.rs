@@ -1,13 +1,11 @@
 //! Scoring, ballots, commits, restores.
 
-mod sim;
-
 use medevo_core::*;
+use medevo_sim::{Sim, Trouble, spec};
 use medevo_types::{
     Attempt, Generation, PolicyVersion, Step,
     messages::{Envelope, Rejection, Restore, RestoreSource},
 };
-use sim::{Sim, Trouble, spec};
 
 fn start(spec: RunSpec, workers: &[&str]) -> Sim {
     let mut sim = Sim::new(spec);
@@ -135,10 +133,10 @@ fn a_worker_lost_in_an_update_costs_an_attempt_and_no_groups() {
     sim.run_to("updating", 0);
     let sentence = sim.core.explain(sim.now);
     assert_eq!(sentence, "update of step 1: waiting on w0, w1 (ballot), 3 s left");
-    let scorings = sim.scorings;
+    let scorings = sim.scorer.scorings;
     sim.kill(&"w0".into(), true);
     sim.run_to("updating", 0);
-    assert_eq!(sim.scorings, scorings);
+    assert_eq!(sim.scorer.scorings, scorings);
     assert_eq!(voided(&sim), ["w0 lost: its process ended"]);
     assert_eq!(sim.finish(), Outcome::Done);
     assert_eq!(sim.committed_steps(), [1, 2]);
@@ -216,11 +214,11 @@ fn a_ballot_for_another_attempt_or_step_is_turned_away() {
 fn a_step_goes_on_from_a_checkpoint_of_the_same_version() {
     let mut sim = start(spec::only_rl(4), &["w0"]);
     sim.run_to("updating", 2);
-    let scorings = sim.scorings;
+    let scorings = sim.scorer.scorings;
     sim.kill(&"w0".into(), true);
     sim.join("w1");
     sim.run_to("updating", 2);
-    assert_eq!(sim.scorings, scorings, "the scored groups are kept");
+    assert_eq!(sim.scorer.scorings, scorings, "the scored groups are kept");
     assert!(!sim.events.iter().any(|e| matches!(e, Event::RolledBack { .. })));
 }
 
@@ -244,9 +242,9 @@ fn moments_start_from_zero_once_a_stage() {
 #[test]
 fn moments_start_from_zero_also_after_a_restart_among_passed_steps() {
     let mut sim = start(spec::whole(), &["w0"]);
-    sim.quiet_every = 1;
+    sim.scorer.quiet_every = 1;
     sim.run_to("rollout", 4);
-    sim.quiet_every = 0;
+    sim.scorer.quiet_every = 0;
     sim.restart_coordinator();
     sim.run_to("committing", 5);
     let Order::Apply { reset_moments, .. } = sim.pull("w0") else { panic!("an optimizer step") };

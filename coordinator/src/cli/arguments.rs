@@ -21,7 +21,7 @@ Exit codes:
   4  another coordinator has taken the run over and leads it now
 
 Environment:
-  RUST_LOG      what to log to standard error (default: warn)
+  RUST_LOG      what to log to standard error (default: warn,tarpc=error)
   MEDEVO_TOKEN  join token, so that workers elsewhere can take part (default: a new one per run)";
 
 /// Label-free reinforcement learning of medical vision-language models at test time.
@@ -119,6 +119,25 @@ pub enum Command {
         /// File with the join token, instead of the environment variable MEDEVO_TOKEN.
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
+    },
+    /// Fetch a checkpoint's copy into a fresh directory and verify it.
+    ///
+    /// The URL is that of a copy, or of a run's copies, where the newest is taken. The directory then opens in
+    /// transformers, and can be evaluated or trained further as it lies there.
+    #[command(
+        after_help = "Examples:\n  medevo-coord fetch s3://bucket/runs/demo checkpoint\n  medevo-coord fetch \
+                            file:///mnt/copies/demo/step-000040 runs/demo/checkpoints/step-000040\n\nEnvironment: \
+                            AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.\n\nExit codes: \
+                            0 fetched and whole, 1 not, and nothing is left."
+    )]
+    Fetch {
+        /// `s3://BUCKET/PREFIX/RUN[/step-NNNNNN]` or `file:///...`.
+        url: String,
+        /// A directory that is not there yet.
+        dir: PathBuf,
+        /// Address of an S3-compatible store, instead of AWS_ENDPOINT_URL.
+        #[arg(long, value_name = "URL")]
+        endpoint: Option<String>,
     },
     /// Say where a run stands and what it waits for.
     #[command(

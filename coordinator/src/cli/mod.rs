@@ -4,6 +4,7 @@ mod arguments;
 mod certs;
 mod data;
 mod evaluate;
+mod fetch;
 mod plan;
 mod show;
 
@@ -28,7 +29,7 @@ pub fn main() -> Exit {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tarpc=error")),
         )
         .with_writer(std::io::stderr)
         // No colour codes in log files.
@@ -58,6 +59,7 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
             attended(launch::resume(&run_dir, workers, token_file.as_deref()))
         }
         Command::Evaluate(arguments) => attended(evaluate::evaluate(arguments)),
+        Command::Fetch { url, dir, endpoint } => attended(fetch::fetch(url, dir, endpoint)),
         Command::Status { run_dir, json } => show::status(&run_dir, json),
         Command::Report { run_dir } => show::report(&run_dir),
         Command::Compare { run_dirs } => show::compare(&run_dirs),

@@ -61,11 +61,13 @@ impl Driver {
         }
         for event in &events {
             self.pace.note(event);
+            self.effects.observe(event);
             self.chronicle.event(event).context("writing the event stream")?;
             self.fault.take_if(|fault| fault.strike(event));
         }
         for evaluation in &evaluations {
             self.chronicle.evaluated(evaluation).context("writing the event stream")?;
+            self.effects.evaluated(evaluation);
         }
         for effect in effects {
             if let Some(outcome) = self.effects.carry_out(effect)? {
@@ -145,6 +147,16 @@ impl Driver {
                 }
             }
             Err(error) => self.halt(Halt::Broken(format!("{error:#}"))),
+        }
+    }
+
+    /// An event of the driver's own, which nothing depends on but what people read.
+    pub(super) async fn tell(&mut self, news: &serde_json::Value) {
+        self.lead().await;
+        if self.halted.is_none()
+            && let Err(error) = self.chronicle.news(news)
+        {
+            self.halt(Halt::Broken(format!("writing the event stream: {error:#}")));
         }
     }
 

@@ -35,6 +35,11 @@ impl Chronicle {
         self.events.append(event)
     }
 
+    /// Appends an event of the driver's own.
+    pub(super) fn news(&mut self, event: &serde_json::Value) -> anyhow::Result<()> {
+        self.events.append(event)
+    }
+
     /// Appends an event of the driver's own: a name and a sentence.
     pub(super) fn note(&mut self, name: &str, sentence: &str) -> anyhow::Result<()> {
         self.events.append(&serde_json::json!({ "event": name, "reason": sentence }))

@@ -1,17 +1,20 @@
 //! Carrying effects out beside the driver, and turning their results back into inputs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use medevo_core::{
-    api::{CheckpointRef, Effect, Input, Outcome, Recovered, Rollout, RunSpec, StageKind},
+    api::{CheckpointRef, Effect, Event, Input, Outcome, Recovered, Rollout, RunSpec, StageKind},
     rollout_steps,
 };
 use medevo_scoring::ScorerSettings;
 use medevo_types::{Step, messages::FileEntry};
+use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
 use super::{
+    Retention, Scores,
+    copier::{Copier, Job},
     evaluator::Evaluator,
     materialise::Materialiser,
     publish::{self, Identity},
@@ -32,10 +35,14 @@ pub(super) struct Context {
     pub(super) evaluator: Evaluator,
     pub(super) materialiser: Arc<Materialiser>,
     pub(super) identity: Identity,
-    pub(super) keep: usize,
+    pub(super) retention: Retention,
+    pub(super) scores: Scores,
     /// Standing checkpoints, oldest first.
     pub(super) published: Vec<CheckpointRef>,
     pub(super) rollouts: Rollouts,
+    pub(super) copier: Option<Copier>,
+    /// Events of the driver's own.
+    pub(super) news: mpsc::Sender<Value>,
     pub(super) done: mpsc::Sender<Done>,
 }
 
@@ -59,9 +66,14 @@ pub(super) struct Effects {
     evaluator: Arc<Evaluator>,
     materialiser: Arc<Materialiser>,
     identity: Identity,
-    keep: usize,
+    retention: Retention,
+    scores: Scores,
     published: Vec<CheckpointRef>,
     rollouts: Rollouts,
+    /// The best of them, as it was last announced.
+    best: Option<PathBuf>,
+    copier: Option<Copier>,
+    news: mpsc::Sender<Value>,
     done: mpsc::Sender<Done>,
 }
 
@@ -84,17 +96,26 @@ impl Effects {
             scorers.go_back(checkpoint.map(|checkpoint| checkpoint.dir.as_path()))?;
         }
         recovered.rollouts = kept.into_values().collect();
-        Ok(Self {
+        let effects = Self {
             spec: context.spec,
             scorers,
             evaluator: Arc::new(context.evaluator),
             materialiser: context.materialiser,
             identity: context.identity,
-            keep: context.keep,
-            published: context.published,
+            retention: context.retention,
+            scores: context.scores,
+            // On record are those, too, that are deleted by now.
+            published: context.published.into_iter().filter(|c| c.dir.is_dir()).collect(),
+            best: None,
+            copier: context.copier,
+            news: context.news,
             rollouts: context.rollouts,
             done: context.done,
-        })
+        };
+        if let Some(newest) = effects.published.last() {
+            effects.copy(newest.clone());
+        }
+        Ok(effects)
     }
 
     /// Measures the evaluation passes among `effects`; returns their records and the other effects.
@@ -198,8 +219,16 @@ impl Effects {
     pub(super) fn published(&mut self, checkpoint: CheckpointRef) {
         let (rollouts, saved) = (self.rollouts.clone(), checkpoint.step);
         spawn_blocking(move || rollouts.prune(saved));
-        self.published.push(checkpoint);
-        let mut expired = expired(&self.published, &self.spec, self.keep);
+        self.scores.published(checkpoint.step);
+        self.published.push(checkpoint.clone());
+        self.copy(checkpoint);
+        self.announce_best();
+        let scores = self.scores.values();
+        let mut expired = expired(&self.published, &self.spec, &self.retention, scores);
+        if let Some(copier) = &self.copier {
+            let needed = copier.needed();
+            expired.retain(|dir| !needed.contains(dir));
+        }
         self.published.retain(|standing| !expired.contains(&standing.dir));
         expired.extend(publish::unfinished(&self.spec.checkpoints));
         if !expired.is_empty() {
@@ -208,9 +237,49 @@ impl Effects {
         }
     }
 
+    fn copy(&self, checkpoint: CheckpointRef) {
+        let Some(copier) = &self.copier else { return };
+        let reference = checkpoint.reference.as_ref();
+        let reference = self.published.iter().find(|standing| Some(&standing.dir) == reference);
+        let scores = self.scores.values().clone();
+        copier.offer(Job { reference: reference.cloned(), checkpoint, scores });
+    }
+
+    /// Events and evaluations that are on record say how good the checkpoints are.
+    pub(super) fn observe(&mut self, event: &Event) {
+        self.scores.event(event);
+    }
+
+    /// See [`Effects::observe`].
+    pub(super) fn evaluated(&mut self, evaluation: &Evaluation) {
+        self.scores.evaluated(&evaluation.record);
+        self.announce_best();
+    }
+
+    /// Says which checkpoint is the best, where that is asked for and has changed.
+    fn announce_best(&mut self) {
+        if self.retention.keep_best == 0 {
+            return;
+        }
+        let ranking = self.retention.ranking(&self.published, self.scores.values());
+        let Some((best, score)) = ranking.first() else { return };
+        if self.best.as_ref() == Some(&best.dir) {
+            return;
+        }
+        let event = json!({
+            "event": "checkpoint_best", "step": best.step, "dir": best.dir, "by": self.scores.name(),
+            "value": score,
+        });
+        self.best = Some(best.dir.clone());
+        if self.news.try_send(event).is_err() {
+            tracing::warn!("the event of a best checkpoint was lost: too much news at once");
+        }
+    }
+
     /// Commits after `step` are void: so is what the scorers learned from them.
     pub(super) fn roll_back(&mut self, step: Step) -> anyhow::Result<()> {
         self.published.retain(|checkpoint| checkpoint.step <= step);
+        self.scores.roll_back(step);
         let checkpoint = self.published.last();
         let saved = checkpoint.map_or(Step(0), |checkpoint| checkpoint.step);
         self.scorers.go_back(checkpoint.map(|checkpoint| checkpoint.dir.as_path()))?;

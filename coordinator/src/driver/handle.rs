@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Admission, Clock, Status};
+use super::{Admission, Clock, Copying, Status};
 
 /// How long a caller waits for the driver's answer before it is told to come back.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -54,6 +54,7 @@ pub struct Handle {
     pub(super) over: watch::Receiver<Option<Outcome>>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) admission: Arc<Admission>,
+    pub(super) copying: Option<Copying>,
 }
 
 impl Handle {
@@ -161,6 +162,12 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// What is being copied, where checkpoints are copied at all.
+    #[must_use]
+    pub fn copying(&self) -> Option<&Copying> {
+        self.copying.as_ref()
     }
 
     /// Who was let in.

@@ -17,10 +17,11 @@ use tokio::{
 };
 
 use super::{
-    Admission, Chronicle, Clock, Handle, Identity, Pace, Plan, Status,
+    Admission, Chronicle, Clock, CopyTo, Handle, Identity, Pace, Plan, Retention, Scores, Status,
     acting::leave,
     asked::Asked,
     authority::{Authority, Halt},
+    copier::Copier,
     effects::{Context as EffectContext, Done, Effects},
     fault::Fault,
     handle::{Answer, Command},
@@ -52,8 +53,12 @@ pub struct Parts {
     pub chronicle: Chronicle,
     /// For manifests.
     pub identity: Identity,
-    /// Newest checkpoints to keep.
-    pub keep: usize,
+    /// Which checkpoints stay.
+    pub retention: Retention,
+    /// How good the checkpoints so far are.
+    pub scores: Scores,
+    /// Where checkpoints are copied to.
+    pub copies: Option<CopyTo>,
 }
 
 /// The driver.
@@ -79,6 +84,7 @@ pub struct Driver {
     pub(super) admission: Arc<Admission>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) done: mpsc::Receiver<Done>,
+    pub(super) news: mpsc::Receiver<serde_json::Value>,
     pub(super) wake: watch::Sender<u64>,
     pub(super) over: watch::Sender<Option<Outcome>>,
     pub(super) status: watch::Sender<Status>,
@@ -91,7 +97,8 @@ impl Driver {
     /// When what the scorers remember cannot be read from the checkpoint, or the test-only fault switch
     /// is malformed.
     pub fn start(parts: Parts) -> anyhow::Result<(Handle, JoinHandle<()>)> {
-        let Parts { plan, lead, mut recovery, mut chronicle, identity, keep } = parts;
+        let Parts { plan, lead, mut recovery, mut chronicle, identity, retention, scores, copies } =
+            parts;
         let Plan { spec, materialiser, scoring, evaluator } = plan;
         let materialiser = Arc::new(materialiser);
         for sentence in &recovery.passed_over {
@@ -99,7 +106,16 @@ impl Driver {
                 .note("checkpoint_passed_over", sentence)
                 .context("writing the event stream")?;
         }
+        for sentence in &recovery.mended {
+            chronicle.note("checkpoint_fetched", sentence).context("writing the event stream")?;
+        }
         let (done_sender, done) = mpsc::channel(QUEUE);
+        let (news_sender, news) = mpsc::channel(QUEUE);
+        let copier = copies.map(|to| {
+            let (term, history) = (recovery.recovered.term, recovery.checkpoints.clone());
+            Copier::start(to, term, spec.clone(), history, news_sender.clone())
+        });
+        let copying = copier.as_ref().map(Copier::copying);
         let rollouts = Rollouts::new(identity.run_dir.join(ROLLOUTS), recovery.recovered.term);
         let context = EffectContext {
             spec: spec.clone(),
@@ -107,9 +123,12 @@ impl Driver {
             evaluator,
             materialiser: materialiser.clone(),
             identity: identity.clone(),
-            keep,
+            retention,
+            scores,
             published: recovery.checkpoints,
             rollouts,
+            copier,
+            news: news_sender,
             done: done_sender,
         };
         let effects = Effects::new(context, &mut recovery.recovered)?;
@@ -132,6 +151,7 @@ impl Driver {
             over: over_seen,
             status: status_seen,
             admission: admission.clone(),
+            copying,
         };
         let driver = Self {
             core,
@@ -153,6 +173,7 @@ impl Driver {
             admission,
             commands,
             done,
+            news,
             wake,
             over,
             status,
@@ -169,6 +190,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(done) = self.done.recv() => self.finish_effect(done).await,
+                Some(news) = self.news.recv() => self.tell(&news).await,
                 command = self.commands.recv() => match command {
                     Some(Command::Step { at, input, reply }) => self.step(at, input, reply).await,
                     Some(Command::Abort { reason }) => self.halt(Halt::Broken(reason)),

@@ -1,6 +1,11 @@
 //! Leading a run: the driver, the door for workers, the workers of this machine, and how it ends.
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use medevo_common::config::{RunConfig, StageSection, StoreKind, ValidConfig, WorkerDevice};
@@ -13,13 +18,14 @@ use super::{
     Children, Exit, Signals, WorkerCommand, attend::attend, entrance::Entrance, roll::Roll,
 };
 use crate::{
-    driver::{Chronicle, Driver, Identity, Parts, Plan, millis},
+    copies::{Destination, mend},
+    driver::{Chronicle, CopyTo, Driver, Handle, Identity, Parts, Plan, Retention, Scores, millis},
     leadership::Lead,
     report,
     rpc::{Keeper, Refusals, Service},
     run_dir::RunDir,
     say::{complain, say},
-    store::recover,
+    store::recover_with,
 };
 
 /// How long the driver has to leave its loop.
@@ -39,6 +45,8 @@ pub(super) struct Task {
     pub(super) lead: Lead,
     pub(super) local: Local,
     pub(super) entrance: Entrance,
+    /// Where checkpoints are copied to.
+    pub(super) copies: Option<Destination>,
 }
 
 /// Leads the run until it ends, or until another coordinator does.
@@ -46,10 +54,16 @@ pub(super) struct Task {
 /// # Errors
 /// What broke.
 pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Exit> {
-    let Task { config, mut plan, run_dir, lead, local, entrance } = task;
+    let Task { config, mut plan, run_dir, lead, local, entrance, copies } = task;
     // The directory's own words for itself: without symbolic links on the way.
     plan.spec.checkpoints = run_dir.checkpoints();
-    let recovery = recover(&lead, &plan.spec.checkpoints)?;
+    let copying = Duration::from_secs_f64(config.checkpoint.timeout_s);
+    let until = Instant::now() + copying;
+    let recovery = recover_with(&lead, &plan.spec.checkpoints, &|checkpoint| {
+        let from = copies.as_ref()?;
+        let left = until.saturating_duration_since(Instant::now());
+        Some(mend(from, checkpoint, left).map_err(|error| format!("{error:#}")))
+    })?;
     let members = (config.store.kind == StoreKind::Etcd).then(|| lead.store().clone());
     let identity = Identity {
         run_id: config.run.name.clone(),
@@ -57,9 +71,15 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         config: run_dir.config_digest()?,
         run_dir: run_dir.path().to_owned(),
     };
-    let keep = config.checkpoint.keep;
+    let scores = Scores::read(&config.checkpoint, &run_dir)?;
     let chronicle = Chronicle::open(&run_dir)?;
-    let parts = Parts { plan, lead, recovery, chronicle, identity, keep };
+    let retention = Retention::of(&config.checkpoint);
+    let copies = copies.map(|destination| CopyTo {
+        destination,
+        retention: Retention::of_copies(&config.checkpoint),
+        timeout: copying,
+    });
+    let parts = Parts { plan, lead, recovery, chronicle, identity, retention, scores, copies };
     let (driver, task) = Driver::start(parts)?;
 
     let address = entrance.address()?;
@@ -122,6 +142,9 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         _ = children.stop() => {}
         _ = signals.next() => children.hurry(&mut Vec::new()).await,
     }
+    if !over.at_once && !driver.deposed() {
+        settle(&driver, copying, &mut signals).await;
+    }
     driver.shutdown().await;
     match timeout(LEAVE, task).await {
         Ok(joined) => joined.context("the driver broke off")?,
@@ -137,6 +160,17 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         return Ok(Exit::Deposed);
     }
     conclude(&config, &run_dir, &over.outcome)
+}
+
+/// Waits for the last copy, not longer than for any other, nor past a signal.
+async fn settle(driver: &Handle, limit: Duration, signals: &mut Signals) {
+    let Some(copying) = driver.copying() else { return };
+    let Some(what) = copying.now() else { return };
+    say(format!("waiting for the copy of {what}, up to {} s (Ctrl-C: not)", limit.as_secs()));
+    tokio::select! {
+        () = copying.settle(limit) => {}
+        _ = signals.next() => copying.settle(Duration::ZERO).await,
+    }
 }
 
 /// What the worker with this number computes on, for its command line.

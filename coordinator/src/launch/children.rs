@@ -29,6 +29,9 @@ const REAP: Duration = Duration::from_secs(10);
 const TAIL_BYTES: u64 = 4096;
 /// Most lines of a log that are quoted.
 const TAIL_LINES: usize = 6;
+/// What the coordinator alone needs, for the copies of checkpoints.
+const NOT_FOR_WORKERS: [&str; 3] =
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// How to start one worker.
 #[derive(Clone, Debug)]
@@ -94,7 +97,11 @@ impl Children {
             .with_context(|| format!("opening the worker's log {}", log.display()))?;
         let from = file.metadata().map_or(0, |metadata| metadata.len());
         let errors = file.try_clone().with_context(|| format!("opening {}", log.display()))?;
-        let child = Command::new(&command.binary)
+        let mut process = Command::new(&command.binary);
+        for name in NOT_FOR_WORKERS {
+            process.env_remove(name);
+        }
+        let child = process
             .args(&command.arguments)
             .env("MEDEVO_TOKEN", &command.token)
             .stdin(Stdio::null())

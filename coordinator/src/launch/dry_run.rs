@@ -35,6 +35,9 @@ pub fn describe(config: &RunConfig, plan: &Plan, run_dir: &Path, workers: usize)
         None => "not encrypted".to_owned(),
     };
     line(format!("listen     {}, {secured}", config.cluster.listen));
+    if let Some(url) = &config.checkpoint.copy_to {
+        line(format!("copies     {url}/{} (not tried by a dry run)", config.run.name));
+    }
     let mut first = 1;
     for (index, stage) in plan.spec.stages.iter().enumerate() {
         let number = index + 1;

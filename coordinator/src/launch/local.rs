@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use medevo_common::config::RunConfig;
+use medevo_common::config::{RunConfig, ValidConfig};
 use medevo_core::api::Outcome;
 
 use super::{
@@ -14,9 +14,10 @@ use super::{
     lead::take_lead,
 };
 use crate::{
+    copies::Destination,
     preflight::{self, Refused},
     run_dir::RunDir,
-    say::say,
+    say::{complain, say},
     store::{self, outcome},
 };
 
@@ -83,9 +84,14 @@ pub async fn start(
     let place = std::path::absolute(&place).map_err(Refused::because)?;
     let plan = preflight::check(&config, &place, (!how.ignore_memory).then_some(local))?;
     let security = security(&config)?;
+    let copies = copies(&config)?;
     if how.dry_run {
         say(describe(&config, &plan, &place, local));
         return Ok(Exit::Done);
+    }
+    if let Some(copies) = &copies {
+        copies.probe().await.map_err(Refused::because)?;
+        copies.refuse_used().await.map_err(Refused::because)?;
     }
     let binary = worker_binary(local)?;
     let listener = listen(&config).await?;
@@ -95,7 +101,23 @@ pub async fn start(
     store::require_new(&*store, &config.run.name).map_err(Refused::because)?;
     let lead = take_lead(&config, &run_dir, store, &entrance.address()?).await?;
     let local = Local { workers: local, binary };
-    carry(Task { config, plan, run_dir, lead, local, entrance }, Signals::catch()?).await
+    carry(Task { config, plan, run_dir, lead, local, entrance, copies }, Signals::catch()?).await
+}
+
+/// Where the run's checkpoints are copied to.
+pub(super) fn copies(config: &ValidConfig) -> Result<Option<Destination>, Refused> {
+    Destination::of_run(&config.checkpoint, &config.run.name).map_err(Refused::because)
+}
+
+/// The same, of a run that has begun: it does not need them, so it goes on without where they cannot be had.
+pub(super) async fn copies_if_any(config: &ValidConfig) -> anyhow::Result<Option<Destination>> {
+    let copies = copies(config)?;
+    if let Some(copies) = &copies
+        && let Err(error) = copies.probe().await
+    {
+        complain(format!("{error:#}; the run goes on without copies until that is so"));
+    }
+    Ok(copies)
 }
 
 /// Goes on with the run in `run_dir` from its last good checkpoint.
@@ -126,8 +148,9 @@ pub async fn resume(
     run_dir.make_folders()?;
     let entrance = Entrance::open(listener, security(&config)?, token_file, &run_dir)?;
     let lead = take_lead(&config, &run_dir, store, &entrance.address()?).await?;
+    let copies = copies_if_any(&config).await?;
     let local = Local { workers: local, binary };
-    carry(Task { config, plan, run_dir, lead, local, entrance }, Signals::catch()?).await
+    carry(Task { config, plan, run_dir, lead, local, entrance, copies }, Signals::catch()?).await
 }
 
 /// How many workers this machine starts. What was typed overrides the run file and is validated with it;

@@ -10,6 +10,7 @@ use super::{
     carry::{Local, Task, carry},
     entrance::{Entrance, listen, security},
     lead::{stand_by, take_lead},
+    local::copies_if_any,
 };
 use crate::{
     preflight::{self, Refused},
@@ -62,7 +63,8 @@ pub async fn serve(asked: Serve) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let local = Local { workers: 0, binary: None };
-    carry(Task { config, plan, run_dir, lead, local, entrance }, signals).await
+    let copies = copies_if_any(&config).await?;
+    carry(Task { config, plan, run_dir, lead, local, entrance, copies }, signals).await
 }
 
 /// The run's configuration and place: that of the directory where the run exists.

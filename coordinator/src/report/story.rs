@@ -133,6 +133,18 @@ impl Story {
                     text("error")
                 ),
             ),
+            "checkpoint_copy_failed" => self.note(
+                time,
+                format!(
+                    "the checkpoint after step {} was not copied to {}: {}",
+                    number("step"),
+                    text("url"),
+                    text("error")
+                ),
+            ),
+            "checkpoint_passed_over" | "checkpoint_fetched" => {
+                self.note(time, text("reason").to_owned());
+            }
             "torn_line_cut" => {
                 self.note(
                     time,

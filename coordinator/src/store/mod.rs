@@ -7,4 +7,4 @@ mod recover;
 pub use open::{open, require_new, settings};
 pub use records::Journal;
 pub(crate) use records::{next_term, term_guard};
-pub use recover::{Recovery, outcome, recover};
+pub use recover::{Mend, Recovery, is_checkpoint, matches, outcome, recover, recover_with};

@@ -16,7 +16,9 @@ use medevo_common::{
     manifest::hash_file,
 };
 use medevo_coord::{
-    driver::{Chronicle, Driver, Handle, Identity, Parts, Plan, resolve},
+    driver::{
+        Chronicle, CopyTo, Driver, Handle, Identity, Parts, Plan, Retention, Scores, resolve,
+    },
     leadership::{Lead, campaign},
     run_dir::RunDir,
     store::recover,
@@ -131,6 +133,11 @@ impl Run {
 
     /// A coordinator on this run's store.
     pub fn coordinator(&self) -> (Handle, JoinHandle<()>) {
+        self.coordinator_with(None)
+    }
+
+    /// A coordinator that copies its checkpoints.
+    pub fn coordinator_with(&self, copies: Option<CopyTo>) -> (Handle, JoinHandle<()>) {
         let lead = self.lead();
         let recovery = recover(&lead, &self.dir.checkpoints()).expect("a store that works");
         let identity = Identity {
@@ -140,7 +147,10 @@ impl Run {
             run_dir: self.dir.path().to_owned(),
         };
         let chronicle = Chronicle::open(&self.dir).expect("a run directory that works");
-        let parts = Parts { plan: self.plan(), lead, recovery, chronicle, identity, keep: 1 };
+        let scores = Scores::read(&self.config.checkpoint, &self.dir).expect("readable events");
+        let retention = Retention::of(&self.config.checkpoint);
+        let plan = self.plan();
+        let parts = Parts { plan, lead, recovery, chronicle, identity, retention, scores, copies };
         Driver::start(parts).expect("a driver")
     }
 

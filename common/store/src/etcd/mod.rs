@@ -24,7 +24,9 @@ use transaction::{Slots, Verdict};
 use watch::EtcdWatch;
 
 /// Keys that one page of a list asks for.
-const PAGE: i64 = 500;
+const PAGE: i64 = 128;
+/// Largest answer, bytes: a page of the largest values that etcd takes, 1.5 MiB each.
+const ANSWER: usize = 256 << 20;
 
 /// A run's keys in an etcd cluster, under `<prefix>/<run>/`.
 ///
@@ -169,9 +171,10 @@ impl Store for Etcd {
         let (base, key) = (self.base.len(), self.key(prefix));
         let from = i64::try_from(after).unwrap_or(i64::MAX).saturating_add(1);
         let watch = self.courier.run(self.patience, move |cluster, until| async move {
-            let open = |mut client: etcd_client::Client| {
+            let open = |client: etcd_client::Client| {
                 let options = WatchOptions::new().with_prefix().with_start_revision(from);
                 let key = key.clone();
+                let mut client = client.watch_client().max_decoding_message_size(ANSWER);
                 async move { client.watch(key, Some(options)).await }
             };
             let stream = cluster.call(until, "watch", open).await?;
@@ -208,8 +211,9 @@ async fn read_pages(
             0 => options,
             at => options.with_revision(i64::try_from(at).unwrap_or(i64::MAX)),
         };
-        let send = |mut client: etcd_client::Client| {
+        let send = |client: etcd_client::Client| {
             let (from, options) = (from.clone(), options.clone());
+            let mut client = client.kv_client().max_decoding_message_size(ANSWER);
             async move { client.get(from, Some(options)).await }
         };
         let mut page = cluster.call(until, "list", send).await?;

@@ -134,6 +134,24 @@ pub fn a_list_is_whole_and_in_order(subject: &impl Subject) {
     assert_eq!(keys(&*store, "").len(), expected.len() + 4, "the store's own keys are hidden");
 }
 
+pub fn large_values_come_back_whole(subject: &impl Subject) {
+    let store = subject.open("r");
+    let large: Vec<u8> = (0..1u32 << 20).map(|i| (i % 251) as u8).collect();
+    let before = store.list("").expect("a list").revision;
+    for i in 0..8 {
+        store.transact(&[], &[Write::put(format!("l/{i}"), large.clone())]).expect("a write");
+    }
+    let listed = store.list("l/").expect("a list");
+    assert_eq!(listed.entries.len(), 8);
+    assert!(listed.entries.iter().all(|(_, value)| *value == large));
+    let mut watch = store.watch("l/", before).expect("a watch");
+    let mut seen = 0;
+    until("eight changes", || {
+        seen += watch.wait(Duration::from_millis(100)).expect("a whole watch").len();
+        seen == 8
+    });
+}
+
 pub fn a_lease_is_renewed_and_runs_out(subject: &impl Subject) {
     let store = subject.open("r");
     let ttl = Duration::from_secs(2);

@@ -4,6 +4,7 @@ use medevo_core::*;
 use medevo_types::settings::{Objective, OptimizerSettings, Sampling};
 
 /// sft (2 steps), evaluate, rl (4 steps, a pass every 2), evaluate; a checkpoint every 2 steps.
+#[must_use]
 pub fn whole() -> RunSpec {
     let pass = EvalPass { name: "greedy".into(), data: 1, samples: 5, sampling: sampling(1) };
     RunSpec {
@@ -49,6 +50,7 @@ pub fn whole() -> RunSpec {
 }
 
 /// The same run with `num_iterations` steps a rollout and dynamic sampling.
+#[must_use]
 pub fn reusing(spec: RunSpec, iterations: u64, rounds: u64) -> RunSpec {
     let mut spec = spec;
     for stage in &mut spec.stages {
@@ -61,10 +63,13 @@ pub fn reusing(spec: RunSpec, iterations: u64, rounds: u64) -> RunSpec {
 }
 
 /// One rl stage.
+#[must_use]
 pub fn only_rl(steps: u64) -> RunSpec {
     RunSpec { stages: vec![rl("adapt", steps, 0, Vec::new())], ..whole() }
 }
 
+/// An rl stage on seven samples, four questions a rollout.
+#[must_use]
 pub fn rl(name: &str, steps: u64, evaluate_every: u64, passes: Vec<EvalPass>) -> StageSpec {
     stage(
         name,

@@ -1,10 +1,5 @@
-//! A small world around the core: workers that obey orders, a disk, a driver that carries out effects,
-//! and a checker that watches everything that passes between them.
-#![allow(dead_code)] // each test file uses its own part
-
-pub mod checker;
-pub mod spec;
-pub mod worker;
+//! One move at a time: workers that obey orders, a disk, a driver that carries out effects, and a checker that
+//! watches everything that passes between them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,55 +9,68 @@ use std::{
 use medevo_core::*;
 use medevo_types::{
     Incarnation, Step, Term, WorkerId, WorkerTag,
-    messages::{Envelope, Holding, Rejection, TrainAnswer},
+    messages::{Envelope, Holding, Rejection},
 };
 
-use self::{checker::Checker, worker::Worker};
+use crate::{checker::Checker, replay, scorer::Scorer, worker::Worker};
 
 /// A trouble that a worker makes of the next order it carries out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
+    /// The collective fails.
     Collective,
+    /// It fails, and says that another try may do better.
     Retryable,
+    /// It reduces another gradient than the others.
     OtherGradient,
+    /// Its gradient is not finite.
     NonFinite,
 }
 
 /// The world.
 pub struct Sim {
+    /// The coordinator.
     pub core: Core,
+    /// The run.
     pub spec: RunSpec,
+    /// The time.
     pub now: Millis,
+    /// Processes by name, dead ones too.
     pub workers: BTreeMap<WorkerId, Worker>,
+    /// Watches all of it.
     pub checker: Checker,
+    /// The event stream.
     pub events: Vec<Event>,
+    /// The journal.
     pub records: Vec<Record>,
+    /// What the driver has still to do.
     pub effects: VecDeque<Effect>,
     /// Weights that lie in each checkpoint directory.
     pub disk: BTreeMap<PathBuf, Holding>,
     /// Who has written into which.
     pub written: BTreeSet<(PathBuf, WorkerId)>,
+    /// Every report that was sent.
     pub history: Vec<Envelope>,
+    /// Lives begun so far.
     pub lives: u64,
-    pub scorings: u64,
-    /// Every so many scorings find nothing to train on; 0: none does.
-    pub quiet_every: u64,
-    /// Every so many samples never train; 0: all may.
-    pub dull_every: usize,
+    /// The driver's scorer.
+    pub scorer: Scorer,
     /// Units that were drawn.
     pub draws: u64,
     /// What the driver keeps of every rollout that was scored.
     pub rollouts: BTreeMap<Step, Rollout>,
-    /// Verdicts of the rollout's rounds so far, which the driver's scorer remembers.
-    verdicts: Vec<GroupVerdict>,
 }
 
 impl Sim {
+    /// A world in which nothing has happened.
+    #[must_use]
     pub fn new(spec: RunSpec) -> Sim {
         let recovered = Recovered { term: Term(1), ..Recovered::default() };
+        let mut checker = Checker::new(spec.clone());
+        checker.took_over(recovered.term);
         Sim {
             core: Core::new(spec.clone(), recovered),
-            checker: Checker::new(spec.clone()),
+            checker,
             spec,
             now: 0,
             workers: BTreeMap::new(),
@@ -73,20 +81,20 @@ impl Sim {
             written: BTreeSet::new(),
             history: Vec::new(),
             lives: 0,
-            scorings: 0,
-            quiet_every: 0,
-            dull_every: 0,
+            scorer: Scorer::default(),
             draws: 0,
             rollouts: BTreeMap::new(),
-            verdicts: Vec::new(),
         }
     }
 
     /// Feeds the core as the driver does: records, events, effects, then the reply.
     pub fn feed(&mut self, input: Input) -> Option<Reply> {
-        self.checker.input(self.now, &input);
         let output = self.core.step(self.now, input.clone());
-        self.checker.output(self.now, &input, &output);
+        self.checker.stepped(&input, &output);
+        for record in &output.records {
+            self.checker.recorded(self.checker.term, record);
+        }
+        self.checker.acted(self.now, &output);
         self.records.extend(output.records);
         self.events.extend(output.events);
         self.effects.extend(output.effects);
@@ -94,6 +102,7 @@ impl Sim {
         output.reply
     }
 
+    /// A process starts and asks to be let in.
     pub fn join(&mut self, name: &str) -> Reply {
         self.lives += 1;
         let tag = WorkerTag { worker: name.into(), incarnation: Incarnation(self.lives) };
@@ -116,10 +125,13 @@ impl Sim {
         self.feed(Input::Join { tag, device, address }).expect("a join is answered")
     }
 
+    /// A worker in its current life.
+    #[must_use]
     pub fn tag(&self, name: &str) -> WorkerTag {
         self.workers[&WorkerId::from(name)].tag.clone()
     }
 
+    /// A worker asks for work.
     pub fn pull(&mut self, name: &str) -> Order {
         let tag = self.tag(name);
         match self.feed(Input::Pull(tag)) {
@@ -128,6 +140,7 @@ impl Sim {
         }
     }
 
+    /// A report arrives.
     pub fn send(&mut self, envelope: Envelope) -> Result<(), Rejection> {
         match self.feed(Input::Report(Box::new(envelope))) {
             Some(Reply::Ack(answer)) => answer,
@@ -184,22 +197,11 @@ impl Sim {
         let Some(effect) = self.effects.pop_front() else { return false };
         match effect {
             Effect::Score { stage, step, policy, holding, earlier, groups } if well => {
-                self.keep(Rollout {
-                    stage,
-                    step,
-                    policy,
-                    holding,
-                    rounds: vec![earlier],
-                    groups: groups.clone(),
-                });
-                self.scorings += 1;
-                self.verdicts.truncate(earlier);
-                for (sample, group) in &groups[self.verdicts.len()..] {
-                    let verdict = self.verdict(*sample, group);
-                    self.verdicts.push(verdict);
+                replay::keep(&mut self.rollouts, stage, step, policy, holding, earlier, &groups);
+                let job = self.scorer.job(step, policy, earlier, &groups);
+                if let Some(scored) = self.scorer.accept(job) {
+                    self.feed(scored);
                 }
-                let (groups, figures) = (self.verdicts.clone(), vec![("share".to_owned(), 0.5)]);
-                self.feed(Input::Scored(Scored { step, policy, earlier, groups, figures }));
             }
             Effect::Score { step, .. } => {
                 self.feed(Input::ScoringFailed { step, error: "no".to_owned() });
@@ -219,46 +221,13 @@ impl Sim {
         true
     }
 
-    fn keep(&mut self, mut rollout: Rollout) {
-        let earlier = rollout.rounds[0];
-        rollout.rounds = match self.rollouts.get(&rollout.step) {
-            Some(before) if earlier > 0 => before.rounds.clone(),
-            _ => Vec::new(),
-        };
-        rollout.rounds.push(rollout.groups.len());
-        self.rollouts.insert(rollout.step, rollout);
-    }
-
-    /// The number of the scoring stands in the advantage, so that the checker can tell scorings apart.
-    fn verdict(&self, sample: SampleIndex, group: &medevo_types::messages::Group) -> GroupVerdict {
-        let quiet = self.quiet_every > 0 && self.scorings.is_multiple_of(self.quiet_every);
-        if quiet || (self.dull_every > 0 && sample.is_multiple_of(self.dull_every)) {
-            return GroupVerdict::NoVariance;
-        }
-        let answer = |c: &medevo_types::messages::Candidate| TrainAnswer {
-            ids: c.ids.clone(),
-            count: 1,
-            advantage: self.scorings as f64,
-            logprobs: c.logprobs.clone(),
-        };
-        GroupVerdict::Train(group.candidates.iter().map(answer).collect())
-    }
-
     /// Kills the coordinator and starts it again from its records. The workers live on.
     pub fn restart_coordinator(&mut self) {
-        let recovered = self.recovered();
-        self.checker.restarted(&recovered);
+        let recovered = replay::recovered(self.checker.term.next(), &self.records, &self.rollouts);
+        self.checker.took_over(recovered.term);
         self.effects.clear();
-        self.verdicts.clear();
+        self.scorer.go_back();
         self.core = Core::new(self.spec.clone(), recovered);
-    }
-
-    fn recovered(&self) -> Recovered {
-        let mut ledger = Ledger::default();
-        self.records.iter().cloned().for_each(|record| ledger.replay(record));
-        let mut recovered = ledger.recovered(self.checker.term.next());
-        recovered.rollouts = self.rollouts.values().cloned().collect();
-        recovered
     }
 
     /// Everyone does what they can, nothing fails, until `done` or the rounds run out.
@@ -304,6 +273,7 @@ impl Sim {
         panic!("never reached {phase} after step {committed}; {}", self.core.explain(self.now));
     }
 
+    /// Runs to the end, without faults.
     pub fn finish(&mut self) -> Outcome {
         self.run_until(4000, |sim| sim.core.finished().is_some());
         match self.core.finished() {
@@ -312,6 +282,8 @@ impl Sim {
         }
     }
 
+    /// Steps as the event stream tells of their commits.
+    #[must_use]
     pub fn committed_steps(&self) -> Vec<u64> {
         self.events
             .iter()

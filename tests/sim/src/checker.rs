@@ -1,4 +1,8 @@
-//! Watches what goes into and comes out of the core, and knows nothing of its insides.
+//! Watches what goes into and comes out of coordinators, and what workers do, and knows nothing of their insides.
+//! It panics at the first thing that breaks an invariant.
+
+mod acts;
+mod workers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,11 +11,11 @@ use std::{
 
 use medevo_core::*;
 use medevo_types::{
-    Attempt, Digest, Generation, PolicyVersion, Step, Term, WorkerId,
-    messages::{Ballot, Holding, Report},
+    Attempt, Digest, Generation, Incarnation, PolicyVersion, Step, Term, UnitId, WorkerId,
+    messages::{Ballot, Rejection, Report},
 };
 
-use super::worker::{model, stepped};
+use crate::weights::{model, stepped};
 
 type Try = (Generation, Step, Attempt);
 
@@ -22,21 +26,33 @@ struct Asked {
     earlier: usize,
     samples: Vec<SampleIndex>,
     failed: bool,
+    /// By an earlier coordinator: this one may have them scored again.
+    inherited: bool,
 }
 
 /// The independent account of a run.
 pub struct Checker {
     spec: RunSpec,
+    /// The term that the store holds.
     pub term: Term,
     generation: Generation,
+    /// Generations on record, with the term that opened each.
+    opened: BTreeMap<Generation, Term>,
     rosters: BTreeMap<Generation, Vec<WorkerId>>,
     /// Steps that stand, with the version after each.
     standing: BTreeMap<Step, PolicyVersion>,
     /// Weights of each version that stands.
     chain: BTreeMap<PolicyVersion, Digest>,
+    /// Weights that any commit ever made, rolled back or not.
+    ever: BTreeSet<(PolicyVersion, Digest)>,
     ballots: BTreeMap<Try, BTreeMap<WorkerId, Ballot>>,
-    commits: BTreeSet<Try>,
+    /// What the workers themselves say they voted.
+    casts: Option<BTreeMap<Try, BTreeMap<WorkerId, Ballot>>>,
+    /// What a step's gradient is taken of, whatever the attempt.
+    contents: BTreeMap<(Step, PolicyVersion), String>,
+    commits: BTreeMap<Try, Digest>,
     checkpoint: Option<CheckpointRef>,
+    /// Directories whose manifest is written.
     pub manifests: BTreeSet<PathBuf>,
     published: BTreeSet<PathBuf>,
     /// What is with the scorer.
@@ -45,55 +61,75 @@ pub struct Checker {
     scored_by: BTreeMap<(Step, SampleIndex), BTreeSet<u64>>,
     /// How far each standing rollout has drawn in its stage's order, by its first step.
     drawn: BTreeMap<Step, u64>,
+    units: BTreeMap<UnitId, (Step, PolicyVersion, Vec<SampleIndex>)>,
+    lives: BTreeMap<WorkerId, Incarnation>,
+    rejections: BTreeMap<Rejection, u64>,
     finished: bool,
 }
 
 impl Checker {
+    /// An account of a run that has not begun.
+    #[must_use]
     pub fn new(spec: RunSpec) -> Checker {
         Checker {
             spec,
-            term: Term(1),
+            term: Term(0),
             generation: Generation(0),
+            opened: BTreeMap::new(),
             rosters: BTreeMap::new(),
             standing: BTreeMap::new(),
             chain: BTreeMap::from([(PolicyVersion(0), model())]),
+            ever: BTreeSet::from([(PolicyVersion(0), model())]),
             ballots: BTreeMap::new(),
-            commits: BTreeSet::new(),
+            casts: None,
+            contents: BTreeMap::new(),
+            commits: BTreeMap::new(),
             checkpoint: None,
             manifests: BTreeSet::new(),
             published: BTreeSet::new(),
             scoring: None,
             scored_by: BTreeMap::new(),
             drawn: BTreeMap::new(),
+            units: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            rejections: BTreeMap::new(),
             finished: false,
         }
     }
 
     /// Version that stands now.
+    #[must_use]
     pub fn policy(&self) -> PolicyVersion {
         self.standing.values().next_back().copied().unwrap_or_default()
     }
 
+    /// Last step that stands.
+    #[must_use]
     pub fn committed(&self) -> Step {
         self.standing.keys().next_back().copied().unwrap_or_default()
     }
 
-    pub fn restarted(&mut self, recovered: &Recovered) {
-        self.term = recovered.term;
-        self.scoring = None;
-        self.scored_by.clear();
+    /// A coordinator has taken the run over.
+    pub fn took_over(&mut self, term: Term) {
+        assert!(term > self.term, "INV-8: term {term} is not new");
+        self.term = term;
+        self.rejections.clear();
+        // A run that ended and is resumed may go on.
+        self.finished = false;
+        if let Some(asked) = &mut self.scoring {
+            asked.inherited = true;
+        }
     }
 
-    pub fn input(&mut self, _now: Millis, input: &Input) {
-        let Some(asked) = &mut self.scoring else { return };
-        asked.failed |= match input {
-            Input::ScoringFailed { .. } => true,
-            Input::Scored(scored) => scored.groups.len() != asked.samples.len(),
-            _ => false,
-        };
-    }
-
-    pub fn output(&mut self, now: Millis, input: &Input, output: &Output) {
+    /// A coordinator has stepped its core; nothing of the output is seen by anybody yet.
+    pub fn stepped(&mut self, input: &Input, output: &Output) {
+        if let Some(asked) = &mut self.scoring {
+            asked.failed |= match input {
+                Input::ScoringFailed { .. } => true,
+                Input::Scored(scored) => scored.groups.len() != asked.samples.len(),
+                _ => false,
+            };
+        }
         if let (Input::Report(envelope), Some(Reply::Ack(Ok(())))) = (input, &output.reply)
             && let Report::Ballot(ballot) = &envelope.body
         {
@@ -102,18 +138,12 @@ impl Checker {
             let earlier = self.ballots.entry(key).or_default().insert(worker, ballot.clone());
             assert!(earlier.is_none(), "a rank votes once on {key:?}");
         }
-        for record in &output.records {
-            self.record(record);
-        }
-        for event in &output.events {
-            self.event(event);
-        }
-        for effect in &output.effects {
-            self.effect(now, effect);
-        }
-        if let Some(Reply::Order(Ok(order))) = &output.reply {
-            self.order(order);
-        }
+    }
+
+    /// A record is in the store, whoever knows of it.
+    pub fn recorded(&mut self, term: Term, record: &Record) {
+        assert_eq!(term, self.term, "INV-8: a coordinator without the lead wrote {record:?}");
+        self.record(record);
     }
 
     fn record(&mut self, record: &Record) {
@@ -122,6 +152,7 @@ impl Checker {
             Record::Generation(generation) => {
                 assert!(*generation > self.generation, "INV-3: {generation} again");
                 self.generation = *generation;
+                self.opened.insert(*generation, self.term);
             }
             Record::Roster(_) => {}
             Record::Commit { step, attempt, generation, policy, gradient, .. } => {
@@ -138,25 +169,23 @@ impl Checker {
                 } else {
                     assert_eq!(*policy, before.next(), "a commit moves one version on");
                     self.unanimous((*generation, *step, *attempt), gradient);
-                    self.commits.insert((*generation, *step, *attempt));
+                    self.commits.insert((*generation, *step, *attempt), gradient.clone());
                     let after = stepped(&self.chain[&before], gradient);
+                    self.ever.insert((*policy, after.clone()));
                     self.chain.insert(*policy, after);
                 }
                 self.standing.insert(*step, *policy);
             }
             Record::Rollback { step } => {
                 let saved = self.checkpoint.as_ref().map_or(Step(0), |c| c.step);
-                let back_by_one = step.next() == self.committed();
-                assert!(
-                    *step == saved || back_by_one,
-                    "a rollback goes to the checkpoint or one step"
-                );
+                assert!((saved..=self.committed()).contains(step), "a rollback to {step}");
                 self.standing.retain(|s, _| s <= step);
                 let policy = self.policy();
                 self.chain.retain(|p, _| *p <= policy);
                 self.scoring = None;
                 self.scored_by.retain(|(s, _), _| s <= step);
                 self.drawn.retain(|s, _| s <= step);
+                self.contents.retain(|(s, _), _| s <= step);
             }
             Record::Checkpoint(checkpoint) => {
                 assert!(self.manifests.contains(&checkpoint.dir), "INV-5: no manifest yet");
@@ -178,97 +207,10 @@ impl Checker {
         for worker in roster {
             let ballot = ballots.get(worker).expect("INV-2: every rank voted");
             assert!(ballot.finite && ballot.gradient == *gradient, "INV-2: not unanimous");
-        }
-    }
-
-    fn event(&mut self, event: &Event) {
-        match event {
-            Event::GenerationOpened { generation, workers, .. } => {
-                assert_eq!(*generation, self.generation, "INV-3: opened before it is on record");
-                assert!(workers.len() <= self.spec.max_workers, "the roster is too large");
-                assert!(workers.len() >= self.spec.min_workers, "the roster is too small");
-                let used = self.rosters.insert(*generation, workers.clone());
-                assert!(used.is_none(), "INV-3: generation {generation} used twice");
+            if let Some(casts) = &self.casts {
+                let cast = casts.get(&key).and_then(|votes| votes.get(worker));
+                assert_eq!(cast, Some(ballot), "INV-2: {worker} has not voted so on {key:?}");
             }
-            Event::DigestsAgree { policy, digest, .. } => {
-                assert_eq!(*policy, self.policy(), "ranks agree on the current version");
-                assert_eq!(*digest, self.chain[policy], "an update was lost or doubled");
-            }
-            _ => {}
-        }
-    }
-
-    fn effect(&mut self, now: Millis, effect: &Effect) {
-        match effect {
-            Effect::Score { stage, step, policy, holding, earlier, groups } => {
-                assert_eq!(
-                    *holding, self.chain[policy],
-                    "candidates are those of the ranks' weights"
-                );
-                assert_eq!(*step, self.committed().next(), "INV-4: of another step");
-                assert_eq!(*policy, self.policy(), "INV-4: of another version");
-                assert_eq!(self.cycle(*step).0, *step, "INV-4: a cycle scores once, at its start");
-                let samples: Vec<SampleIndex> = groups.iter().map(|(sample, _)| *sample).collect();
-                self.in_order(*stage, *step, &samples);
-                for candidate in groups.iter().flat_map(|(_, g)| &g.candidates) {
-                    assert_eq!(u64::from(candidate.ids[0]), policy.0, "INV-4: drawn by another");
-                }
-                let before = self.scoring.as_ref().filter(|asked| asked.step == *step);
-                assert!(*earlier == 0 || before.is_some(), "INV-4: groups out of nowhere");
-                if let Some(asked) = before {
-                    let known = asked.samples.len().min(samples.len());
-                    assert_eq!(asked.samples[..known], samples[..known], "other earlier groups");
-                }
-                if let Some(asked) = before.filter(|asked| asked.earlier == *earlier) {
-                    let late = now >= asked.since + self.spec.deadlines.score_ms;
-                    assert!(asked.failed || late, "INV-4: scored twice without a failure");
-                }
-                let (step, earlier) = (*step, *earlier);
-                self.scoring = Some(Asked { step, since: now, earlier, samples, failed: false });
-            }
-            Effect::Evaluated { policy, pass, groups, .. } => {
-                assert_eq!(*policy, self.policy(), "measured with other weights");
-                let samples: Vec<usize> = groups.iter().map(|(sample, _)| *sample).collect();
-                assert_eq!(samples, (0..pass.samples).collect::<Vec<_>>(), "a whole pass");
-            }
-            Effect::WriteManifest { .. } | Effect::Finish(_) => {}
-        }
-    }
-
-    fn order(&mut self, order: &Order) {
-        match order {
-            Order::Form(roster) => {
-                assert_eq!(
-                    roster.generation, self.generation,
-                    "INV-3: an old roster is handed out"
-                );
-            }
-            Order::Rollout { policy, .. } => assert_eq!(*policy, self.policy()),
-            Order::Update { generation, step, share, policy, .. } => {
-                assert_eq!(*generation, self.generation);
-                assert_eq!(*policy, self.policy());
-                assert_eq!(*step, self.committed().next(), "INV-1: a committed step again");
-                if let Share::Grpo { groups, rollout_policy, .. } = share {
-                    let (start, iteration) = self.cycle(*step);
-                    assert_eq!(rollout_policy.0 + iteration, policy.0, "whose candidates");
-                    for (sample, answers) in groups {
-                        let times = self.scoring.as_ref().map_or(0, |asked| {
-                            asked.samples.iter().filter(|other| *other == sample).count()
-                        });
-                        let by = self.scored_by.entry((start, *sample)).or_default();
-                        for answer in answers {
-                            assert_eq!(u64::from(answer.ids[0]), rollout_policy.0, "INV-4: stale");
-                            by.insert(answer.advantage as u64);
-                        }
-                        assert!(by.len() <= times, "INV-4: two scorings train one group");
-                    }
-                }
-            }
-            Order::Apply { generation, step, attempt, .. } => {
-                let key = (*generation, *step, *attempt);
-                assert!(self.commits.contains(&key), "INV-2: apply before the commit is on record");
-            }
-            _ => {}
         }
     }
 
@@ -304,13 +246,6 @@ impl Checker {
         let first = self.drawn_before(step);
         let expected = samples_from(self.spec.seed, stage, first, samples.len(), *size, 1);
         assert_eq!(samples, expected, "INV-7: questions out of order at step {step}");
-    }
-
-    /// A worker that is to use weights must hold the version that stands, and its very digest.
-    pub fn holds(&self, name: &WorkerId, holding: &Option<Holding>, policy: PolicyVersion) {
-        let held = holding.as_ref().unwrap_or_else(|| panic!("{name} holds nothing"));
-        assert_eq!(held.policy, policy, "{name} holds another version");
-        assert_eq!(held.digest, self.chain[&policy], "{name} holds other weights");
     }
 
     /// INV-6: a phase that is not final has a deadline ahead and a sentence.

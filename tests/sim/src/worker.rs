@@ -1,11 +1,14 @@
-//! A worker that obeys orders. Weights are chains of digests, so that a lost or doubled update shows.
+//! The worker of a simulation by hand: it obeys orders at once.
 
-use medevo_core::{Order, SampleIndex};
+use medevo_core::Order;
 use medevo_types::{
-    Attempt, Digest, Generation, PolicyVersion, SampleId, Step, WorkerId, WorkerTag, messages::*,
+    Attempt, Digest, Generation, PolicyVersion, Step, WorkerId, WorkerTag, messages::*,
 };
 
-use super::{Sim, Trouble};
+use crate::{
+    by_hand::{Sim, Trouble},
+    weights::{gradient, group, model, stepped},
+};
 
 /// One process.
 pub struct Worker {
@@ -34,43 +37,6 @@ impl Worker {
             unsent: None,
             trouble: None,
         }
-    }
-}
-
-/// The reduced gradient of a step at some weights. Another roster rounds otherwise, so a step that is
-/// redone makes other weights.
-pub fn gradient(weights: &Digest, step: Step, generation: Generation) -> Digest {
-    Digest(format!("g({weights},{step},{generation})"))
-}
-
-/// Weights after an update.
-pub fn stepped(weights: &Digest, gradient: &Digest) -> Digest {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in weights.0.bytes().chain(gradient.0.bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    Digest(format!("{hash:016x}"))
-}
-
-/// Digest of the starting model.
-pub fn model() -> Digest {
-    Digest("model".into())
-}
-
-/// What a policy answers to a sample: the version stands in the token ids.
-pub fn group(sample: SampleIndex, n: usize, policy: PolicyVersion) -> Group {
-    let candidate = |i: usize| Candidate {
-        ids: vec![policy.0 as u32, sample as u32, i as u32],
-        text: String::new(),
-        logprobs: vec![-0.5; 3],
-        finished: true,
-        feature: None,
-    };
-    Group {
-        sample: SampleId(sample.to_string()),
-        prompt_tokens: 10 + sample as u32,
-        candidates: (0..n).map(candidate).collect(),
-        entropy: 0.1,
     }
 }
 
@@ -167,14 +133,18 @@ impl Sim {
                 if trouble == Some(Trouble::Retryable) {
                     return Some((step, first, failed("rollout", "out of memory")));
                 }
-                let groups = samples.iter().map(|&s| group(s, sampling.n, policy)).collect();
+                let weights = holding.expect("checked above").digest;
+                let groups = samples
+                    .iter()
+                    .map(|&sample| group(sample, sampling.n, policy, &weights))
+                    .collect();
                 Some((step, first, Report::RolloutDone { unit, policy, groups }))
             }
             Order::Update { generation, step, attempt, policy, .. } => {
                 self.checker.holds(name, &holding, policy);
                 let weights = holding.expect("checked above").digest;
                 let mut ballot = Ballot {
-                    gradient: gradient(&weights, step, generation),
+                    gradient: gradient(&weights, step, generation, "batch"),
                     finite: true,
                     grad_norm: 1.0,
                     figures: vec![("loss".into(), 0.1)],
