@@ -18,12 +18,16 @@ use crate::{
 
 /// The name of the coordinator that is started first.
 pub const COORDINATOR: &str = "coordinator";
+/// The name of the one that stands by.
+pub const STANDBY: &str = "standby";
 
 /// The processes of a run.
 pub struct Cluster {
     dir: PathBuf,
     logs: PathBuf,
     address: String,
+    /// The coordinator that the run is expected to end with.
+    leader: String,
     processes: BTreeMap<String, Child>,
 }
 
@@ -38,7 +42,7 @@ impl Cluster {
         let address = free.local_addr().expect("its address").to_string();
         let (dir, logs) = (lab.run_dir(name), lab.run_dir(&format!("{name}-logs")));
         std::fs::create_dir(&logs).expect("a folder for the logs");
-        Self { dir, logs, address, processes: BTreeMap::new() }
+        Self { dir, logs, address, leader: COORDINATOR.to_owned(), processes: BTreeMap::new() }
     }
 
     /// As told, with workers that reach the coordinator at `address`.
@@ -75,6 +79,40 @@ impl Cluster {
             command.env("MEDEVO_COORD_FAULT", fault);
         }
         self.start(COORDINATOR, command);
+    }
+
+    /// Starts a coordinator that leads (`medevo-coord serve`), as [`Cluster::launch`] does.
+    pub fn serve(&mut self, lab: &Lab, workers: usize, set: &[&str], fault: &str) {
+        let dir = self.dir.to_string_lossy();
+        let mut command = coord(["serve", &lab.path("run.toml"), "--run-dir", &dir]);
+        let all = format!("cluster.max_workers={workers}");
+        for setting in [&all, "cluster.grace_s=20", "engine.threads=1"].iter().chain(set) {
+            command.args(["--set", setting]);
+        }
+        if !fault.is_empty() {
+            command.env("MEDEVO_COORD_FAULT", fault);
+        }
+        self.start(COORDINATOR, command);
+    }
+
+    /// Starts a coordinator that waits for the leading one's end.
+    pub fn stand_by(&mut self) {
+        let command = coord(["serve", &self.dir.to_string_lossy(), "--standby"]);
+        self.start(STANDBY, command);
+    }
+
+    /// The run ends with another coordinator than the first.
+    pub fn led_by(&mut self, name: &str) {
+        name.clone_into(&mut self.leader);
+    }
+
+    /// The command of a worker that finds the coordinator in the run directory.
+    #[must_use]
+    pub fn worker_that_searches(&self, name: &str) -> Command {
+        let mut command =
+            worker(["join", "--run-dir", &self.dir.to_string_lossy(), "--worker-id", name]);
+        command.args(["--leader-grace", "90", "--die-with-parent"]);
+        command
     }
 
     /// Starts a coordinator that goes on with the run, in the place of one that has ended.
@@ -236,7 +274,7 @@ impl Cluster {
     /// # Panics
     /// When the coordinator does not end well, or something is left running.
     pub fn expect_done(&mut self) {
-        self.expect_end(COORDINATOR, 0);
+        self.expect_end(&self.leader.clone(), 0);
         self.expect_nothing_left();
     }
 

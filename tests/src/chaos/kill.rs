@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    cluster::{COORDINATOR, Cluster},
+    cluster::{COORDINATOR, Cluster, STANDBY},
+    etcd::Etcd,
     history::{History, State, candidates_lost},
     lab::{Lab, STEPS},
 };
@@ -25,11 +26,27 @@ pub enum Victim {
     RankZero,
     /// The coordinator; nobody stands by, and `resume` is called at once.
     CoordinatorAlone,
+    /// The coordinator; another stands by, on the run directory's store.
+    Coordinator,
+    /// The one that stands by.
+    Standby,
+    /// The leader of the etcd (three members) that holds the run's records and leases.
+    EtcdLeader,
+    /// The coordinator, with its standby, on etcd.
+    CoordinatorOnEtcd,
 }
 
 impl Victim {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Worker, Self::RankZero, Self::CoordinatorAlone];
+    pub const ALL: [Self; 7] = [
+        Self::Worker,
+        Self::RankZero,
+        Self::CoordinatorAlone,
+        Self::Coordinator,
+        Self::Standby,
+        Self::EtcdLeader,
+        Self::CoordinatorOnEtcd,
+    ];
 
     /// Its name in the matrix.
     #[must_use]
@@ -38,24 +55,40 @@ impl Victim {
             Self::Worker => "worker",
             Self::RankZero => "rank 0",
             Self::CoordinatorAlone => "coordinator, resumed by hand",
+            Self::Coordinator => "coordinator",
+            Self::Standby => "standby",
+            Self::EtcdLeader => "etcd leader",
+            Self::CoordinatorOnEtcd => "coordinator on etcd",
         }
     }
 
-    fn process(self) -> &'static str {
+    /// The process to kill; None for a member of etcd.
+    fn process(self) -> Option<&'static str> {
         match self {
-            Self::Worker => "w1",
-            Self::RankZero => "w0",
-            Self::CoordinatorAlone => COORDINATOR,
+            Self::Worker => Some("w1"),
+            Self::RankZero => Some("w0"),
+            Self::CoordinatorAlone | Self::Coordinator | Self::CoordinatorOnEtcd => {
+                Some(COORDINATOR)
+            }
+            Self::Standby => Some(STANDBY),
+            Self::EtcdLeader => None,
         }
     }
 
-    /// Whether the run keeps its number of workers, and so has to end with the very weights of one that
-    /// was left alone.
-    fn leaves_the_workers(self) -> bool {
-        match self {
-            Self::Worker | Self::RankZero => false,
-            Self::CoordinatorAlone => true,
-        }
+    fn is_a_worker(self) -> bool {
+        matches!(self, Self::Worker | Self::RankZero)
+    }
+
+    fn is_the_coordinator(self) -> bool {
+        self.process() == Some(COORDINATOR)
+    }
+
+    fn has_a_standby(self) -> bool {
+        !self.is_a_worker() && self != Self::CoordinatorAlone
+    }
+
+    fn is_on_etcd(self) -> bool {
+        matches!(self, Self::EtcdLeader | Self::CoordinatorOnEtcd)
     }
 }
 
@@ -121,6 +154,9 @@ impl Phase {
 
     /// The fault point of a worker in the middle of its work in this phase; None where it has none to do.
     fn point_of_worker(self, victim: Victim) -> Option<&'static str> {
+        if !victim.is_a_worker() {
+            return None;
+        }
         Some(match self {
             Self::Forming => "form@1",
             Self::Restoring => "restore@1",
@@ -168,35 +204,72 @@ pub fn undisturbed(lab: &Lab) -> State {
 /// # Panics
 /// When the run does not survive, or ends otherwise than it must.
 pub fn kill(lab: &Lab, name: &str, victim: Victim, phase: Phase, whole: &State) -> Option<Cost> {
+    let mut etcd = victim.is_on_etcd().then(|| Etcd::start(3));
     let mut cluster = Cluster::new(lab, name);
-    let own = match victim {
-        Victim::CoordinatorAlone => None,
-        Victim::Worker | Victim::RankZero => phase.point_of_worker(victim),
+    let own = phase.point_of_worker(victim);
+    let held = !victim.is_the_coordinator() && own.is_none();
+    let fault = match (victim.is_the_coordinator(), held) {
+        (true, _) => phase.point(),
+        (_, true) => format!("stop:{}", phase.point()),
+        _ => String::new(),
     };
-    let at_coordinator = match (victim, own) {
-        (Victim::CoordinatorAlone, _) => phase.point(),
-        (_, None) => format!("stop:{}", phase.point()),
-        (_, Some(_)) => String::new(),
+    start(lab, &mut cluster, victim, &fault, own, etcd.as_ref());
+    let killed = match (&mut etcd, victim.process()) {
+        (Some(etcd), None) => {
+            cluster.until_stopped(COORDINATOR);
+            let killed = SystemTime::now();
+            etcd.kill(etcd.leader());
+            cluster.signal(COORDINATOR, "CONT");
+            killed
+        }
+        (_, Some(process)) if held => {
+            cluster.until_stopped(COORDINATOR);
+            let killed = cluster.kill(process);
+            cluster.signal(COORDINATOR, "CONT");
+            killed
+        }
+        (_, Some(process)) => cluster.until_killed(process)?,
+        (None, None) => unreachable!("etcd runs where it is the victim"),
     };
-    cluster.launch(lab, WORKERS, &SETTINGS, &at_coordinator);
-    for rank in 0..WORKERS {
-        let worker = format!("w{rank}");
-        let fault = own.filter(|_| worker == victim.process());
-        cluster.join(&worker, fault.unwrap_or_default());
-    }
-    let killed = if at_coordinator.starts_with("stop:") {
-        cluster.until_stopped(COORDINATOR);
-        let killed = cluster.kill(victim.process());
-        cluster.signal(COORDINATOR, "CONT");
-        killed
-    } else {
-        cluster.until_killed(victim.process())?
-    };
-    if victim == Victim::CoordinatorAlone {
-        cluster.resume();
+    match victim {
+        Victim::CoordinatorAlone => cluster.resume(),
+        Victim::Coordinator | Victim::CoordinatorOnEtcd => cluster.led_by(STANDBY),
+        _ => {}
     }
     cluster.expect_done();
     Some(judge(&cluster, victim, killed, whole))
+}
+
+/// Starts every process; a standby only once somebody leads.
+fn start(
+    lab: &Lab,
+    cluster: &mut Cluster,
+    victim: Victim,
+    fault: &str,
+    of_worker: Option<&str>,
+    etcd: Option<&Etcd>,
+) {
+    let endpoints = etcd.map(|etcd| format!("store.endpoints={:?}", etcd.endpoints()));
+    let mut set = SETTINGS.to_vec();
+    if let Some(endpoints) = &endpoints {
+        set.extend(["store.kind=etcd", "store.leader_ttl_s=4", endpoints]);
+    }
+    if victim.has_a_standby() {
+        cluster.serve(lab, WORKERS, &set, fault);
+        cluster.until_event("a coordinator leads", |history| history.of("started").count() > 0);
+        cluster.stand_by();
+    } else {
+        cluster.launch(lab, WORKERS, &set, fault);
+    }
+    for rank in 0..WORKERS {
+        let name = format!("w{rank}");
+        let command = match victim.has_a_standby() {
+            true => cluster.worker_that_searches(&name),
+            false => cluster.worker(&name),
+        };
+        let fault = of_worker.filter(|_| victim.process() == Some(&name));
+        cluster.join_by(&name, fault.unwrap_or_default(), command);
+    }
 }
 
 /// Checks how the run has ended.
@@ -205,8 +278,8 @@ fn judge(cluster: &Cluster, victim: Victim, killed: SystemTime, whole: &State) -
     history.check(STEPS);
     history.check_digests();
     let workers = |event: &serde_json::Value| event["workers"].as_array().map_or(0, Vec::len);
-    if victim.leaves_the_workers() && history.of("generation_opened").all(|e| workers(e) == WORKERS)
-    {
+    // The run that keeps its number of workers ends with the very numbers of one that was left alone.
+    if !victim.is_a_worker() && history.of("generation_opened").all(|e| workers(e) == WORKERS) {
         let same = history.last_state(cluster.dir()) == *whole;
         assert!(same, "INV-7: other weights or moments than those of an undisturbed run");
     }
