@@ -83,7 +83,7 @@ impl Core {
         }
         let weights = match held {
             Some(held) if unchanged => Weights::Known(held),
-            _ => Weights::Reported,
+            _ => Weights::Reported(last.roster.clone()),
         };
         self.stand_on(&last, weights);
         self.earlier.last = Some(at);

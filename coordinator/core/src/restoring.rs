@@ -58,14 +58,17 @@ impl Core {
             .map(|(&rank, held)| (rank, &held.digest))
             .collect();
         let all = || held.iter().map(|(&rank, &digest)| (rank, digest));
-        let wanted = match &self.weights {
-            Weights::Known(digest) => digest.clone(),
-            Weights::AppliedBy(tags) => prevailing(
-                all().filter(|&(rank, _)| tags.contains(&self.seats.ranks[rank].member.tag)),
-            )?,
-            Weights::Reported => prevailing(all())?,
-            Weights::Unknown => return None,
-        };
+        let wanted =
+            match &self.weights {
+                Weights::Known(digest) => digest.clone(),
+                Weights::AppliedBy(tags) => prevailing(
+                    all().filter(|&(rank, _)| tags.contains(&self.seats.ranks[rank].member.tag)),
+                )?,
+                Weights::Reported(workers) => prevailing(all().filter(|&(rank, _)| {
+                    workers.contains(&self.seats.ranks[rank].member.tag.worker)
+                }))?,
+                Weights::Unknown => return None,
+            };
         let good: Vec<usize> =
             all().filter(|(_, digest)| **digest == wanted).map(|(rank, _)| rank).collect();
         (!good.is_empty()).then_some((wanted, good))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use medevo_types::{Digest, WorkerTag};
+use medevo_types::{Digest, WorkerId, WorkerTag};
 
 /// How a holding of the current policy version is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +12,9 @@ pub(crate) enum Weights {
     /// The commit is on record but nobody has reported its weights yet: only these lives were told
     /// to make them, so only their word counts.
     AppliedBy(Vec<WorkerTag>),
-    /// The commit is on record, an earlier term's workers were told to make them: what most of those that hold
-    /// the version report.
-    Reported,
+    /// The commit is on record, an earlier term's workers were told to make them: what most of those of them that hold
+    /// the version report. Others may hold that version of a timeline that was rolled back.
+    Reported(Vec<WorkerId>),
     /// Nothing is known: the starting model before anyone has loaded it.
     Unknown,
 }

@@ -36,7 +36,10 @@ impl Ledger {
                 self.committed = step;
                 self.reached = self.reached.max(step);
                 match left {
-                    Some(left) => self.standings.push(Standing { step, policy, left }),
+                    Some(left) => {
+                        let roster = self.roster.clone();
+                        self.standings.push(Standing { step, policy, roster, left });
+                    }
                     // Written by a version that did not say where a commit leaves the run.
                     None => self.standings.clear(),
                 }

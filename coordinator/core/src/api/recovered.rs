@@ -42,6 +42,9 @@ pub struct Standing {
     pub step: Step,
     /// Version that holds after it.
     pub policy: PolicyVersion,
+    /// Who was in the roster that made it. Only they can hold these weights: another worker may hold the same version
+    /// of a timeline that was rolled back.
+    pub roster: Vec<WorkerId>,
     /// The rest.
     pub left: Left,
 }
