@@ -270,9 +270,9 @@ async fn a_damaged_checkpoint_is_put_back_from_its_copy() {
     let weights = dir.join("model.safetensors");
     let good = fs::read(&weights).expect("weights");
     let recovered = || {
-        let store = Arc::new(run.store.clone());
+        let lead = run.lead();
         let long = Duration::from_secs(10);
-        recover_with(store, &run.dir.checkpoints(), &|checkpoint| {
+        recover_with(&lead, &run.dir.checkpoints(), &|checkpoint| {
             Some(mend(&destination, checkpoint, long).map_err(|error| format!("{error:#}")))
         })
         .expect("a store that works")

@@ -2,7 +2,7 @@
 
 mod fleet;
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use fleet::{Run, Worker, outcome};
 use medevo_common::manifest::MANIFEST_FILE;
@@ -80,7 +80,7 @@ async fn each_kind_of_damage_is_named_and_the_checkpoint_before_is_taken() {
         let run = run().await;
         let newest = run.dir.checkpoints().join("step-000003");
         damage(&newest);
-        let found = recover(Arc::new(run.store.clone()), &run.dir.checkpoints()).expect("a term");
+        let found = recover(&run.lead(), &run.dir.checkpoints()).expect("a term");
         let [said] = found.passed_over.as_slice() else {
             panic!("{words}: {:?}", found.passed_over);
         };
@@ -121,7 +121,7 @@ async fn a_damaged_reference_is_named() {
     handle.shutdown().await;
     let weights = run.dir.checkpoints().join("step-000001/model.safetensors");
     edit(&weights, |bytes| bytes[0] ^= 1);
-    let found = recover(Arc::new(run.store.clone()), &run.dir.checkpoints()).expect("a term");
+    let found = recover(&run.lead(), &run.dir.checkpoints()).expect("a term");
     let said = &found.passed_over[0];
     assert!(
         said.contains("the KL reference of its stage") && said.contains("step-000001"),

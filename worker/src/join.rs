@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use medevo_rpc::Security;
+use medevo_rpc::{Locate, Security};
 use medevo_types::WorkerId;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -365,7 +365,7 @@ async fn two_workers_form_over_rpc_and_a_lone_one_fails_in_time() {
     second.script.lock().unwrap().orders = [form(3, 1, 2), update(3)].into();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let two = listener.local_addr().unwrap().to_string();
-    tokio::spawn(serve(listener, second.clone()));
+    tokio::spawn(serve(listener, second.clone(), Door::open()));
     let (a, b) = tokio::join!(
         run(plan(&one, "w0"), build(&first).0),
         run(plan(&two, "w1"), build(&second).0)
