@@ -113,12 +113,13 @@ async fn a_damaged_reference_is_named() {
         objective.beta = 0.1
     "#,
     );
-    let (handle, _task) = run.coordinator();
+    let (handle, task) = run.coordinator();
     let mut mortal = Worker::new("w0", 1);
     mortal.dies_at = |directive| matches!(directive, medevo_types::messages::Directive::Update(work) if work.step.0 == 5);
     let died = timeout(Duration::from_secs(30), mortal.start(&handle)).await.expect("in time");
     assert!(!died.expect("no panic"), "the worker was to die in step 5");
     handle.shutdown().await;
+    timeout(Duration::from_secs(10), task).await.expect("the driver leaves").expect("no panic");
     let weights = run.dir.checkpoints().join("step-000001/model.safetensors");
     edit(&weights, |bytes| bytes[0] ^= 1);
     let found = recover(&run.lead(), &run.dir.checkpoints()).expect("a term");

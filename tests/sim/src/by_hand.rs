@@ -195,6 +195,11 @@ impl Sim {
     /// Carries out the driver's oldest effect, well or badly.
     pub fn drive(&mut self, well: bool) -> bool {
         let Some(effect) = self.effects.pop_front() else { return false };
+        let scores = |effect: &Effect| matches!(effect, Effect::Score { .. });
+        if scores(&effect) && self.effects.iter().any(scores) {
+            // The driver starts a job as soon as it is asked for, and an outstanding one no longer counts then.
+            return true;
+        }
         match effect {
             Effect::Score { stage, step, policy, holding, earlier, groups } if well => {
                 replay::keep(&mut self.rollouts, stage, step, policy, holding, earlier, &groups);

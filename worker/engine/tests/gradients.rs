@@ -348,7 +348,8 @@ fn any_number_of_ranks_computes_the_same_step() {
                 assert_eq!(ballot.gradient, together[0].0.gradient, "ranks vote alike");
                 let (ours, theirs) = (figure(ballot, "loss"), figure(&alone[0].0, "loss"));
                 assert!((ours - theirs).abs() < 1e-5, "{ranks} ranks: {ours} against {theirs}");
-                assert!(distance(gradient, &alone[0].1) < 1e-5);
+                let apart = distance(gradient, &alone[0].1);
+                assert!(apart < ROUNDING, "{ranks} ranks: {apart:e} of the largest entry");
             }
         }
     }
