@@ -228,8 +228,9 @@ pub fn time(event: &Value) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + ms)
 }
 
-/// Candidates of scored groups that were drawn and scored once more, because the run lost what it had:
-/// those of every (step, question) that `samples.jsonl` names again.
+/// Candidates of scored groups that were drawn once more, because the run lost what it had: those of every
+/// (step, question) that `samples.jsonl` names again, unless the run says that it used them again as they were
+/// (`rollout_kept`).
 ///
 /// # Panics
 /// When a line is no JSON object.
@@ -237,15 +238,23 @@ pub fn time(event: &Value) -> SystemTime {
 pub fn candidates_lost(run_dir: &Path) -> u64 {
     let text = std::fs::read_to_string(run_dir.join("samples.jsonl")).unwrap_or_default();
     let mut seen = BTreeSet::new();
-    let mut lost = 0;
+    let mut again: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for line in text.lines() {
         let group: Value = serde_json::from_str(line).expect("a JSON object");
-        if !seen.insert((group["step"].as_u64(), group["sample"].to_string())) {
+        let step = group["step"].as_u64().expect("a step");
+        if !seen.insert((step, group["sample"].to_string())) {
             let answers = group["candidates"].as_array().expect("a list");
-            lost += answers.iter().filter_map(|answer| answer["count"].as_u64()).sum::<u64>();
+            let count = answers.iter().filter_map(|answer| answer["count"].as_u64()).sum();
+            again.entry(step).or_default().push(count);
         }
     }
-    lost
+    for kept in History::read(run_dir).of("rollout_kept") {
+        let groups = kept["groups"].as_u64().expect("a number of groups") as usize;
+        if let Some(counts) = again.get_mut(&kept["step"].as_u64().expect("a step")) {
+            counts.truncate(counts.len().saturating_sub(groups));
+        }
+    }
+    again.into_values().flatten().sum()
 }
 
 #[cfg(test)]

@@ -2,23 +2,28 @@
 //! asking the driver. The core's own membership decides; this never does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use medevo_types::{Generation, Incarnation, WorkerId, WorkerTag};
 use tokio::sync::watch;
 
-/// Admitted lives and the current generation.
+/// Admitted lives, the current generation, and who knows that the run is over.
 #[derive(Debug)]
 pub struct Admission {
     lives: Mutex<BTreeMap<WorkerId, Incarnation>>,
     generation: watch::Sender<Generation>,
+    dismissed: watch::Sender<BTreeSet<WorkerId>>,
 }
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { lives: Mutex::default(), generation: watch::Sender::new(Generation::default()) }
+        Self {
+            lives: Mutex::default(),
+            generation: watch::Sender::new(Generation::default()),
+            dismissed: watch::Sender::new(BTreeSet::new()),
+        }
     }
 }
 
@@ -31,6 +36,18 @@ impl Admission {
     /// A generation is on record.
     pub(super) fn open(&self, generation: Generation) {
         self.generation.send_replace(generation);
+    }
+
+    /// A worker is being told to stop.
+    pub(super) fn dismiss(&self, tag: &WorkerTag) {
+        self.dismissed.send_modify(|dismissed| {
+            dismissed.insert(tag.worker.clone());
+        });
+    }
+
+    /// Who was told to stop, now and as it grows.
+    pub(super) fn dismissed(&self) -> watch::Receiver<BTreeSet<WorkerId>> {
+        self.dismissed.subscribe()
     }
 
     /// Whether this life was let in and is the latest of its worker.

@@ -10,12 +10,12 @@ use std::{
 
 use medevo_core::api::{Input, Millis, Outcome};
 use medevo_types::{
-    WorkerTag,
+    WorkerId, WorkerTag,
     messages::{Directive, Envelope, JoinRefused, Rejection},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{Admission, Clock, Copying, Status};
@@ -107,6 +107,9 @@ impl Handle {
                 _ if self.deposed() => return Err(Rejection::NotLeader),
                 _ => return Ok(Directive::Stop { reason: "the coordinator is leaving".into() }),
             };
+            if matches!(answer, Directive::Stop { .. }) {
+                self.admission.dismiss(&from);
+            }
             if !matches!(answer, Directive::Wait { .. }) {
                 return Ok(answer);
             }
@@ -138,6 +141,31 @@ impl Handle {
     pub fn note(&self, name: &'static str, sentence: String) {
         if self.commands.try_send(Command::Note { name, sentence }).is_err() {
             tracing::debug!(name, "the driver was too busy to note an event");
+        }
+    }
+
+    /// Once the run is over: waits until every worker knows that was heard of within `lease` (the others are
+    /// dead). One that is not told takes this coordinator for lost and waits for it. Returns who was not told
+    /// within `patience`.
+    pub async fn dismiss(&self, lease: Duration, patience: Duration) -> Vec<WorkerId> {
+        let (mut dismissed, mut status) = (self.admission.dismissed(), self.status.clone());
+        let until = Instant::now() + patience;
+        loop {
+            let missing: Vec<WorkerId> = {
+                let (told, now) = (dismissed.borrow_and_update(), status.borrow_and_update());
+                let workers = now.view.workers.iter();
+                let alive = |silent_ms| Duration::from_millis(silent_ms) <= lease;
+                let missing = workers.filter(|w| alive(w.silent_ms) && !told.contains(&w.worker));
+                missing.map(|w| w.worker.clone()).collect()
+            };
+            if missing.is_empty() {
+                return missing;
+            }
+            tokio::select! {
+                Ok(()) = dismissed.changed() => {}
+                Ok(()) = status.changed() => {}
+                () = sleep_until(until) => return missing,
+            }
         }
     }
 

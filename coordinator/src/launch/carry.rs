@@ -28,6 +28,8 @@ use crate::{
     store::recover_with,
 };
 
+/// How long workers that were started elsewhere may take to ask for work, and hear that there is none left.
+const DISMISS: Duration = Duration::from_secs(15);
 /// How long the driver has to leave its loop.
 const LEAVE: Duration = Duration::from_secs(60);
 
@@ -135,12 +137,13 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
     let over = attend(&driver, &mut children, &mut signals, local.workers > 0).await;
 
     // The workers are told to stop by the driver; the processes are then waited for, and reaped.
-    if over.at_once {
+    let hurried = over.at_once
+        || tokio::select! {
+            () = part(&driver, &mut children, &config) => false,
+            _ = signals.next() => true,
+        };
+    if hurried {
         children.hurry(&mut Vec::new()).await;
-    }
-    tokio::select! {
-        _ = children.stop() => {}
-        _ = signals.next() => children.hurry(&mut Vec::new()).await,
     }
     if !over.at_once && !driver.deposed() {
         settle(&driver, copying, &mut signals).await;
@@ -170,6 +173,24 @@ async fn settle(driver: &Handle, limit: Duration, signals: &mut Signals) {
     tokio::select! {
         () = copying.settle(limit) => {}
         _ = signals.next() => copying.settle(Duration::ZERO).await,
+    }
+}
+
+/// Waits for the workers to leave: those of this machine by their processes, those from elsewhere until they
+/// know that the run is over. Where another coordinator leads now, they are its own.
+async fn part(driver: &Handle, children: &mut Children, config: &ValidConfig) {
+    children.stop().await;
+    if driver.deposed() {
+        return;
+    }
+    let lease = Duration::from_secs_f64(config.cluster.lease_ttl_s);
+    let untold = driver.dismiss(lease, DISMISS).await;
+    if !untold.is_empty() {
+        let names: Vec<&str> = untold.iter().map(|worker| worker.0.as_str()).collect();
+        tracing::warn!(
+            "not told that the run is over: {}; they leave by themselves",
+            names.join(", ")
+        );
     }
 }
 
