@@ -79,7 +79,7 @@ impl Span {
 fn ca_params(key: &KeyPair, span: Span) -> anyhow::Result<CertificateParams> {
     // Two CAs that are called the same are hard to tell apart in a message: the key names this one.
     let name =
-        format!("medevo CA {}", &blake3::hash(&key.public_key_pem().as_bytes()).to_hex()[..8]);
+        format!("medevo CA {}", &blake3::hash(key.public_key_pem().as_bytes()).to_hex()[..8]);
     let mut params = params(&name, Vec::new(), span)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

@@ -103,9 +103,8 @@ async fn register(store: &Arc<dyn Store>, mut terms: watch::Receiver<Term>) {
             }
             Err(error) => {
                 tracing::warn!(worker = %term.tag.worker, %error, "the lease is not in the store yet");
-                match timeout(AGAIN, terms.changed()).await {
-                    Ok(Err(_)) => return,
-                    Ok(Ok(())) | Err(_) => {}
+                if let Ok(Err(_)) = timeout(AGAIN, terms.changed()).await {
+                    return;
                 }
             }
         }
