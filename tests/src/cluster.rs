@@ -72,7 +72,16 @@ impl Cluster {
         command.args(["--workers", "0"]);
         let (listen, all) = (format!("cluster.listen={address}"), workers.to_string());
         let all = format!("cluster.max_workers={all}");
-        for setting in [&listen, &all, "cluster.grace_s=20", "engine.threads=1"].iter().chain(set) {
+        for setting in [
+            &listen,
+            &all,
+            "cluster.grace_s=20",
+            "engine.threads=1",
+            "cluster.trusted_network=true",
+        ]
+        .iter()
+        .chain(set)
+        {
             command.args(["--set", setting]);
         }
         if !fault.is_empty() {

@@ -1,18 +1,27 @@
 //! Hosts in network namespaces: each worker has a link to the coordinator and one to its peers, and either can
 //! be taken down. Needs root. Dropped, all of it is gone.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Names of namespaces and links begin with this, and the id of the process that made them.
 const NAME: &str = "mdv";
 /// More hosts than any test has.
 const MOST_HOSTS: usize = 8;
 
+/// One network a process at a time: their names are the process's.
+static ONE: Mutex<()> = Mutex::new(());
+
 /// Some hosts and the two bridges between them; the coordinator lives outside, on the first.
 pub struct Network {
     prefix: String,
     subnet: u32,
     hosts: usize,
+    /// Let go once all of it is gone.
+    _one: MutexGuard<'static, ()>,
 }
 
 /// Which of a host's links.
@@ -46,13 +55,14 @@ impl Network {
     /// `hosts` hosts. None, with the reason printed, where this process may not make them.
     #[must_use]
     pub fn up(hosts: usize) -> Option<Self> {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         sweep();
         let id = std::process::id();
-        let network = Self { prefix: format!("{NAME}{id}"), subnet: id % 250, hosts };
+        let network = Self { prefix: format!("{NAME}{id}"), subnet: id % 250, hosts, _one: one };
         match network.build() {
             Ok(()) => Some(network),
             Err(why) => {
-                println!("skipped: a partition needs root, to make network namespaces: {why}");
+                println!("skipped: no network namespace can be made here (it needs root): {why}");
                 None
             }
         }
