@@ -264,6 +264,10 @@ pub struct ClusterSection {
     /// Address that the coordinator listens on. One that other machines reach needs `certificates` or
     /// `trusted_network`.
     pub listen: String,
+    /// Host name or address at which workers reach the coordinator, without port, where that is another than `listen`
+    /// says (`0.0.0.0` for example). An IPv6 address stands in brackets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
     /// Directory of certificates, made by `medevo-coord certs init`: coordinator and workers then speak TLS and check
     /// each other. The join token is needed as before. Gradients and weights go over the collectives, which are
     /// not encrypted.
@@ -311,6 +315,7 @@ impl Default for ClusterSection {
             min_workers: 1,
             max_workers: 64,
             listen: "127.0.0.1:0".into(),
+            advertise: None,
             certificates: None,
             trusted_network: false,
             collective_address: "127.0.0.1".into(),

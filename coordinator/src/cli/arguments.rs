@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use medevo_common::config::DataFormat;
 
+use crate::launch::On;
+
 const EXAMPLES: &str = "\
 Examples:
   medevo-coord launch run.toml --workers 2 --set run.seed=3
@@ -36,9 +38,9 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a run on this machine and stay until it ends.
+    /// Start a run, here or on a cluster.
     ///
-    /// Ctrl-C or SIGTERM stops after the current step, with a checkpoint; a second one stops at once.
+    /// On this machine it stays until the run ends: Ctrl-C or SIGTERM stops after the current step, with a checkpoint; a second one stops at once.
     #[command(
         after_help = "Examples:\n  medevo-coord launch run.toml\n  medevo-coord launch run.toml \
                             --workers 2 --set stage.adapt.objective.beta=0.1\n\nExit codes: 0 done, 1 failed, \
@@ -47,6 +49,9 @@ pub enum Command {
     Launch {
         /// The run file (TOML); `docs config` explains every key.
         file: PathBuf,
+        /// Where to run it (default: `slurm` inside a Slurm job or where `sinfo` finds a cluster, else `local`).
+        #[arg(long, value_enum)]
+        on: Option<On>,
         /// Override a key of the run file, as often as needed (`run.seed=3`, `stage.adapt.steps=10`).
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
@@ -65,6 +70,9 @@ pub enum Command {
         /// Start even if the workers need more memory than they have, as `plan` estimates it.
         #[arg(long)]
         ignore_memory: bool,
+        /// Slurm and Kubernetes: stay until the run ends, with its exit code.
+        #[arg(long)]
+        wait: bool,
     },
     /// Lead a run whose workers come by themselves, or stand by for the coordinator that does.
     ///

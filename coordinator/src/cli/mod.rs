@@ -47,8 +47,19 @@ pub fn main() -> Exit {
 
 fn carry_out(command: Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Launch { file, set, workers, run_dir, token_file, dry_run, ignore_memory } => {
-            let run = Run { file, set, workers, run_dir, token_file, dry_run, ignore_memory };
+        Command::Launch {
+            file,
+            on,
+            set,
+            workers,
+            run_dir,
+            token_file,
+            dry_run,
+            ignore_memory,
+            wait,
+        } => {
+            let run =
+                Run { file, on, set, workers, run_dir, token_file, dry_run, ignore_memory, wait };
             attended(launch::launch(run))
         }
         Command::Serve { target, set, run_dir, token_file, standby } => {

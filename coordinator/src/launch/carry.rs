@@ -84,7 +84,7 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
     let parts = Parts { plan, lead, recovery, chronicle, identity, retention, scores, copies };
     let (driver, task) = Driver::start(parts)?;
 
-    let address = entrance.address()?;
+    let address = entrance.address(&config)?;
     let Entrance { listener, security, token } = entrance;
     let refusals = Refusals::new(driver.clone());
     let door = Door::new(security, Arc::new(Keeper::new(token.clone(), refusals.clone())));

@@ -36,14 +36,23 @@ impl Entrance {
     ///
     /// # Errors
     /// The system does not say.
-    pub(super) fn address(&self) -> anyhow::Result<String> {
-        let address = self.listener.local_addr().context("reading the listen address")?;
-        // Workers on this machine reach an unspecified address (0.0.0.0) by loopback.
-        Ok(match address.ip().is_unspecified() {
-            true => format!("127.0.0.1:{}", address.port()),
-            false => address.to_string(),
-        })
+    pub(super) fn address(&self, config: &ValidConfig) -> anyhow::Result<String> {
+        address(&self.listener, config)
     }
+}
+
+/// The address at which workers reach who listens there.
+///
+/// # Errors
+/// The system does not say.
+pub(super) fn address(listener: &TcpListener, config: &ValidConfig) -> anyhow::Result<String> {
+    let address = listener.local_addr().context("reading the listen address")?;
+    Ok(match &config.cluster.advertise {
+        Some(host) => format!("{host}:{}", address.port()),
+        // Workers on this machine reach an unspecified address (0.0.0.0) by loopback.
+        None if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        None => address.to_string(),
+    })
 }
 
 /// TLS or not, as the run file says.

@@ -7,7 +7,10 @@ use medevo_common::config::{StoreKind, ValidConfig};
 use medevo_store::{Handout, LEADER_FILE, STORE_FILE, Store, StoreError};
 use tokio::{net::TcpListener, task::spawn_blocking};
 
-use super::{Signals, entrance::listen};
+use super::{
+    Signals,
+    entrance::{address, listen},
+};
 use crate::{
     leadership::{Lead, campaign},
     preflight::Refused,
@@ -60,8 +63,7 @@ pub(super) async fn stand_by(
                     listener = Some(listen(config).await?);
                 }
                 let bound = listener.as_ref().context("a listener was just made")?;
-                let address = bound.local_addr().context("reading the listen address")?;
-                match run(config, run_dir, store, &address.to_string()).await {
+                match run(config, run_dir, store, &address(bound, config)?).await {
                     Ok(Ok(lead)) => return Ok(listener.map(|listener| (lead, listener))),
                     Ok(Err(who)) => who,
                     // A store that is away is no reason to give up standing by.

@@ -1,4 +1,4 @@
-//! `launch` and `resume`: from a run file or a run directory to a run that has ended.
+//! A run on this machine, launched or resumed: from a run file or a run directory to a run that has ended.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use medevo_common::config::{RunConfig, ValidConfig};
 use medevo_core::api::Outcome;
 
 use super::{
-    Exit, Signals,
+    Exit, On, Signals,
     carry::{Local, Task, carry},
     describe,
     entrance::{Entrance, listen, security},
@@ -26,6 +26,8 @@ use crate::{
 pub struct Run {
     /// The run file.
     pub file: PathBuf,
+    /// Where to run it; `None`: see [`On::detect`].
+    pub on: Option<On>,
     /// Overrides, `key=value`.
     pub set: Vec<String>,
     /// Workers on this machine; `None`: as the run file says.
@@ -38,6 +40,8 @@ pub struct Run {
     pub dry_run: bool,
     /// Start even if the workers need more memory than they have.
     pub ignore_memory: bool,
+    /// On a cluster: stay until the run ends.
+    pub wait: bool,
 }
 
 /// How far to go, and past what.
@@ -51,12 +55,12 @@ pub struct Start {
     pub ignore_memory: bool,
 }
 
-/// Starts a run and stays until it ends.
+/// Starts a run on this machine and stays until it ends.
 ///
 /// # Errors
 /// [`Refused`] (as the error's cause) for input that is not usable: then nothing was made or started.
 /// Otherwise what broke.
-pub async fn launch(run: Run) -> anyhow::Result<Exit> {
+pub(super) async fn here(run: Run) -> anyhow::Result<Exit> {
     let config = RunConfig::load(&run.file, &run.set).map_err(Refused::because)?;
     let how = Start {
         token_file: run.token_file,
@@ -69,7 +73,7 @@ pub async fn launch(run: Run) -> anyhow::Result<Exit> {
 /// Starts a run whose configuration is at hand.
 ///
 /// # Errors
-/// As [`launch`].
+/// As [`super::launch`].
 pub async fn start(
     mut config: RunConfig,
     workers: Option<usize>,
@@ -99,7 +103,7 @@ pub async fn start(
     let entrance = Entrance::open(listener, security, how.token_file.as_deref(), &run_dir)?;
     let store = store::open(&config, run_dir.path()).map_err(Refused::because)?;
     store::require_new(&*store, &config.run.name).map_err(Refused::because)?;
-    let lead = take_lead(&config, &run_dir, store, &entrance.address()?).await?;
+    let lead = take_lead(&config, &run_dir, store, &entrance.address(&config)?).await?;
     let local = Local { workers: local, binary };
     carry(Task { config, plan, run_dir, lead, local, entrance, copies }, Signals::catch()?).await
 }
@@ -123,7 +127,7 @@ pub(super) async fn copies_if_any(config: &ValidConfig) -> anyhow::Result<Option
 /// Goes on with the run in `run_dir` from its last good checkpoint.
 ///
 /// # Errors
-/// As [`launch`].
+/// As [`super::launch`].
 pub async fn resume(
     run_dir: &Path,
     workers: Option<usize>,
@@ -147,7 +151,7 @@ pub async fn resume(
     let listener = listen(&config).await?;
     run_dir.make_folders()?;
     let entrance = Entrance::open(listener, security(&config)?, token_file, &run_dir)?;
-    let lead = take_lead(&config, &run_dir, store, &entrance.address()?).await?;
+    let lead = take_lead(&config, &run_dir, store, &entrance.address(&config)?).await?;
     let copies = copies_if_any(&config).await?;
     let local = Local { workers: local, binary };
     carry(Task { config, plan, run_dir, lead, local, entrance, copies }, Signals::catch()?).await

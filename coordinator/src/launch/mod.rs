@@ -1,4 +1,4 @@
-//! Starting a run on this machine: a coordinator in this process, workers as children.
+//! Starting a run: on this machine, with the coordinator in this process and workers as children, or on a cluster.
 
 mod attend;
 mod carry;
@@ -8,6 +8,7 @@ mod entrance;
 mod exit;
 mod lead;
 mod local;
+mod on;
 mod roll;
 mod serve;
 mod signals;
@@ -16,7 +17,8 @@ mod worker_binary;
 pub use children::{Children, Ended, WorkerCommand};
 pub use dry_run::describe;
 pub use exit::Exit;
-pub use local::{Run, Start, launch, resume, start};
+pub use local::{Run, Start, resume, start};
+pub use on::{On, launch};
 pub use serve::{Serve, serve};
 pub use signals::Signals;
 pub use worker_binary::find as find_worker_binary;

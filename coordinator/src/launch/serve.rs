@@ -56,7 +56,7 @@ pub async fn serve(asked: Serve) -> anyhow::Result<Exit> {
     } else {
         let entrance = Entrance::open(listen(&config).await?, security, token_file, &run_dir)?;
         let store = store::open(&config, run_dir.path()).map_err(Refused::because)?;
-        (take_lead(&config, &run_dir, store, &entrance.address()?).await?, entrance)
+        (take_lead(&config, &run_dir, store, &entrance.address(&config)?).await?, entrance)
     };
     if let Some(Outcome::Done) = outcome(lead.store().as_ref())? {
         say(format!("The run in {} is done already.", run_dir.path().display()));
