@@ -73,7 +73,7 @@ fn greedy_and_drawn_answers_are_those_of_the_cpu() {
         });
         assert_eq!(all_ids(&cpu), all_ids(&gpu), "at temperature {temperature}");
         for (cpu, gpu) in cpu.iter().zip(&gpu) {
-            for (cpu, gpu) in cpu.candidates.iter().zip(&gpu.candidates) {
+            for (cpu, gpu) in cpu.candidates.iter().zip(gpu.candidates.iter()) {
                 assert!(apart(&cpu.logprobs, &gpu.logprobs) <= 2e-3);
                 let features = [cpu, gpu].map(|c| c.feature.clone().unwrap());
                 assert!(apart(&features[0], &features[1]) <= 1e-3);

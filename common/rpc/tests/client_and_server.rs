@@ -39,7 +39,7 @@ fn envelope(groups: Vec<Group>) -> Envelope {
 fn group(text: String, feature: Option<Vec<f32>>) -> Group {
     let candidate =
         Candidate { ids: vec![1, 2], text, logprobs: vec![-0.5, -1e-7], finished: true, feature };
-    Group { sample: "s".into(), prompt_tokens: 9, candidates: vec![candidate], entropy: 0.25 }
+    Group { sample: "s".into(), prompt_tokens: 9, candidates: [candidate].into(), entropy: 0.25 }
 }
 
 async fn start(service: Scripted) -> (String, tokio::task::JoinHandle<std::io::Result<()>>) {

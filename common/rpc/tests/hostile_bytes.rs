@@ -87,7 +87,7 @@ fn messages() -> Vec<Vec<u8>> {
     let group = Group {
         sample: "s/1".into(),
         prompt_tokens: 300,
-        candidates: vec![candidate(None), candidate(Some(vec![0.5; 40]))],
+        candidates: [candidate(None), candidate(Some(vec![0.5; 40]))].into(),
         entropy: 0.25,
     };
     let (unit, policy) = (UnitId(1 << 40), PolicyVersion(9));
@@ -122,7 +122,7 @@ fn messages() -> Vec<Vec<u8>> {
             temperature: 1.0,
             max_new_tokens: 32,
             reference: Some("/reference".into()),
-            groups: vec![TrainGroup { prompt: prompt(), answers }],
+            groups: vec![TrainGroup { prompt: prompt(), answers: answers.into() }],
         },
     ];
     let mut all = vec![
@@ -152,7 +152,7 @@ fn messages() -> Vec<Vec<u8>> {
         answer(CoordinatorResponse::Heartbeat(Err(Rejection::StaleIncarnation))),
         answer(CoordinatorResponse::RendezvousGet(Ok(Some(ByteBuf::from(vec![1; 20]))))),
         order(Directive::Wait { reason: "waiting".into() }),
-        order(Directive::Form(Roster { generation, members: vec![member], rank: 0 })),
+        order(Directive::Form(Roster { generation, members: [member].into(), rank: 0 })),
         order(Directive::Restore(Restore {
             generation,
             policy,

@@ -47,7 +47,7 @@ pub struct Core {
     /// Tries at checkpoints by step, for fresh directory names.
     pub(crate) save_tries: BTreeMap<Step, u64>,
     /// Failed tries at forming or restoring in a row.
-    pub(crate) setbacks: u32,
+    pub(crate) setbacks: Option<(u32, Millis)>,
     /// Rollbacks since the last checkpoint.
     pub(crate) rollbacks: u32,
     /// What earlier terms left.
@@ -82,7 +82,7 @@ impl Core {
             announced: None,
             next_unit: UnitId(recovered.term.0 << UNIT_BITS),
             save_tries: BTreeMap::new(),
-            setbacks: 0,
+            setbacks: None,
             rollbacks: 0,
             earlier: Earlier::default(),
             drain: None,

@@ -12,7 +12,9 @@ impl Core {
     pub(crate) fn deadline(&self) -> Option<Millis> {
         match &self.phase {
             Phase::Starting | Phase::Finished(_) => None,
-            Phase::Gathering(gathering) => Some(gathering.grace.unwrap_or(gathering.starve)),
+            Phase::Gathering(gathering) => Some(
+                gathering.grace.map_or(gathering.starve, |grace| grace.max(gathering.not_before)),
+            ),
             Phase::Linking(linking) => Some(linking.deadline),
             Phase::Restoring(restoring) => Some(restoring.deadline),
             Phase::Rollout(draw) => Some(draw.units.deadline()),

@@ -11,6 +11,8 @@ use crate::{
 
 /// Tries at forming and restoring that may fail in a row for other reasons than a lost worker.
 const MAX_SETBACKS: u32 = 5;
+/// Between further tries, milliseconds.
+const PAUSE: Millis = 1_000;
 
 impl Core {
     /// A new roster is needed before `work` can go on. One that can be formed at once is; the grace
@@ -18,8 +20,16 @@ impl Core {
     pub(crate) fn form(&mut self, now: Millis, work: Work, reason: &str, out: &mut Output) {
         let starve = now + self.spec.deadlines.starve_ms;
         let enough = self.membership.len() >= self.spec.min_workers.max(1);
-        let gathering =
-            Gathering { work, reason: reason.to_owned(), grace: enough.then_some(now), starve };
+        // Whatever failed many times is not made better by trying at once.
+        let pause =
+            if self.setbacks.is_some_and(|(tries, _)| tries >= MAX_SETBACKS) { PAUSE } else { 0 };
+        let gathering = Gathering {
+            work,
+            reason: reason.to_owned(),
+            not_before: now + pause,
+            grace: enough.then_some(now + pause),
+            starve,
+        };
         self.enter(now, Phase::Gathering(gathering), out);
         self.gather(now, out);
     }
@@ -31,13 +41,21 @@ impl Core {
         }
     }
 
-    /// As [`Core::regroup`], for a failure that is nobody's death; too many in a row fail the run.
-    pub(crate) fn setback(&mut self, now: Millis, reason: &str, out: &mut Output) {
-        self.setbacks += 1;
-        if self.setbacks >= MAX_SETBACKS {
+    /// As [`Core::regroup`], for a failure that is nobody's death; too many in a row fail the run, once they have gone
+    /// on for `patience`.
+    pub(crate) fn setback(
+        &mut self,
+        now: Millis,
+        patience: Millis,
+        reason: &str,
+        out: &mut Output,
+    ) {
+        let (tries, since) = self.setbacks.map_or((1, now), |(tries, since)| (tries + 1, since));
+        self.setbacks = Some((tries, since));
+        if tries >= MAX_SETBACKS && now >= since + patience {
             let reason = format!(
-                "the workers could not be brought together {MAX_SETBACKS} times in a row; last: \
-                 {reason}; see the workers' logs"
+                "the workers could not be brought together {tries} times in a row; last: {reason}; see the workers' \
+                 logs"
             );
             self.fail(now, reason, out);
         } else {
@@ -75,7 +93,7 @@ impl Core {
         // Whoever was in the last roster before this coordinator is worth the grace time; nobody else has to be
         // waited for once they are back.
         let back = self.earlier.all_back(|worker| self.membership.has(worker));
-        if here >= max || now >= grace || back {
+        if now >= gathering.not_before && (here >= max || now >= grace || back) {
             self.open_generation(now, out);
         }
     }
@@ -89,7 +107,7 @@ impl Core {
             members.rotate_left(turn);
         }
         let deadline = now + self.spec.deadlines.form_ms + self.rest_of_work(&members);
-        self.seats.open(self.seats.generation.next(), members);
+        self.seats.open(self.seats.generation.next(), members.clone());
         let names = || self.seats.ranks.iter().map(|seat| seat.member.tag.worker.clone()).collect();
         out.records.push(Record::Generation(self.seats.generation));
         out.records.push(Record::Roster(names()));
@@ -99,7 +117,12 @@ impl Core {
             workers: names(),
             reason: gathering.reason,
         });
-        let linking = Linking { work: gathering.work, formed: BTreeMap::new(), deadline };
+        let linking = Linking {
+            work: gathering.work,
+            members: members.into(),
+            formed: BTreeMap::new(),
+            deadline,
+        };
         self.enter(now, Phase::Linking(linking), out);
     }
 
@@ -136,7 +159,8 @@ impl Core {
         match failure {
             Some((rank, error)) => {
                 let reason = format!("{} could not form: {error}", self.seats.name(rank));
-                self.setback(now, &reason, out);
+                // A network that is away for a moment fails many tries within it.
+                self.setback(now, self.spec.deadlines.starve_ms, &reason, out);
             }
             None => self.restore(now, out),
         }

@@ -36,7 +36,7 @@ impl Core {
         let generation = self.seats.generation;
         match &self.phase {
             Phase::Linking(linking) if !linking.formed.contains_key(&rank) => {
-                let members = self.seats.ranks.iter().map(|seat| seat.member.clone()).collect();
+                let members = linking.members.clone();
                 Some(Order::Form(Roster { generation, members, rank }))
             }
             Phase::Restoring(restoring) if !restoring.restored.contains_key(&rank) => {

@@ -1,10 +1,10 @@
 //! The phase that a run is in, with all that the phase needs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use medevo_types::{
     Attempt, Digest, PolicyVersion, Step,
-    messages::{Ballot, FileEntry, Group, Holding, RestoreSource, TrainAnswer},
+    messages::{Ballot, FileEntry, Group, Holding, Member, RestoreSource, TrainAnswer},
 };
 
 use crate::{CheckpointRef, Millis, Outcome, SampleIndex, Share, plan::TrainStep, units::Units};
@@ -106,6 +106,8 @@ pub(crate) struct Gathering {
     pub work: Work,
     /// Why a new roster is needed.
     pub reason: String,
+    /// No generation is opened earlier.
+    pub not_before: Millis,
     /// Once min_workers are there: how long still to wait for more.
     pub grace: Option<Millis>,
     /// While they are not: when the run gives up.
@@ -126,6 +128,8 @@ pub(crate) enum Answer<T> {
 pub(crate) struct Linking {
     /// What goes on afterwards.
     pub work: Work,
+    /// By rank; every one of them is told all.
+    pub members: Arc<[Member]>,
     /// What each rank said; it holds these weights.
     pub formed: BTreeMap<usize, Answer<Option<Holding>>>,
     /// For all of them.
@@ -196,7 +200,7 @@ pub(crate) struct Learn {
 #[derive(Debug)]
 pub(crate) enum Batch {
     /// Scored groups with their prompt lengths in tokens, and the version that drew them.
-    Grpo(PolicyVersion, Vec<(SampleIndex, u32, Vec<TrainAnswer>)>),
+    Grpo(PolicyVersion, Vec<(SampleIndex, u32, Arc<[TrainAnswer]>)>),
     /// Labelled examples.
     Sft(Vec<SampleIndex>),
 }

@@ -198,7 +198,7 @@ impl Core {
                 Answer::Ok(digest) => digests.insert(rank, digest.clone()),
                 Answer::Err(error) => {
                     let reason = format!("{} could not restore: {error}", self.seats.name(rank));
-                    return self.setback(now, &reason, out);
+                    return self.setback(now, 0, &reason, out);
                 }
             };
         }
@@ -220,13 +220,13 @@ impl Core {
                 self.policy,
                 self.seats.names(odd)
             );
-            self.setback(now, &reason, out);
+            self.setback(now, 0, &reason, out);
         }
     }
 
     /// Every rank holds the same weights: the work goes on.
     fn agreed(&mut self, now: Millis, digest: Digest, work: Work, out: &mut Output) {
-        self.setbacks = 0;
+        self.setbacks = None;
         let (policy, generation) = (self.policy, self.seats.generation);
         out.events.push(Event::DigestsAgree { policy, digest, generation });
         self.start(now, work, out);

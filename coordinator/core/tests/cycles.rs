@@ -1,5 +1,7 @@
 //! Several optimizer steps on one rollout, and rollouts that go on until enough groups train.
 
+use std::sync::Arc;
+
 use medevo_core::*;
 use medevo_sim::{Sim, spec};
 use medevo_types::{PolicyVersion, Step, messages::TrainAnswer};
@@ -10,7 +12,7 @@ fn start(spec: RunSpec) -> Sim {
     sim
 }
 
-fn update(sim: &mut Sim) -> (PolicyVersion, PolicyVersion, Vec<(SampleIndex, Vec<TrainAnswer>)>) {
+fn update(sim: &mut Sim) -> (PolicyVersion, PolicyVersion, Vec<(SampleIndex, Arc<[TrainAnswer]>)>) {
     match sim.pull("w0") {
         Order::Update { policy, share: Share::Grpo { rollout_policy, groups, .. }, .. } => {
             (policy, rollout_policy, groups)

@@ -1,6 +1,9 @@
 //! What goes into the scorer and what comes out of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use medevo_types::{
     SampleId,
@@ -74,7 +77,7 @@ pub struct ScoredGroup {
     pub advantages: Vec<f64>,
     /// Candidates with identical token ids joined, in order of first appearance, with the rollout
     /// log-probabilities of the first; empty unless the group trains.
-    pub answers: Vec<TrainAnswer>,
+    pub answers: Arc<[TrainAnswer]>,
 }
 
 /// Why a step cannot be scored. Nothing was learned from it and the scorer's memory is unchanged, so the

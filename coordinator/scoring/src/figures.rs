@@ -41,7 +41,7 @@ pub fn figures(step: &[Measured<'_>]) -> Vec<(String, f64)> {
         |pick: fn(&Measured<'_>) -> f64| mean(&step.iter().map(pick).collect::<Vec<f64>>());
     let outcome =
         |kind: GroupOutcome| step.iter().filter(|m| m.scored.outcome == kind).count() as f64;
-    let candidates: Vec<_> = step.iter().flat_map(|m| &m.group.candidates).collect();
+    let candidates: Vec<_> = step.iter().flat_map(|m| m.group.candidates.iter()).collect();
     let lengths: Vec<f64> = candidates.iter().map(|c| c.ids.len() as f64).collect();
     let truncated: Vec<f64> = candidates.iter().map(|c| f64::from(u8::from(!c.finished))).collect();
     // Similarities of answers other than the label: if these bunch together, they are noise once the

@@ -1,7 +1,10 @@
 //! The scorer: one step's groups in, verdicts out. Labels and rewards are given to a group once; what depends on
 //! the step's other groups (advantages by batch, figures) is drawn up anew with every round of a rollout.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use medevo_types::{SampleId, messages::Group, settings::EmbedderKind};
 
@@ -201,7 +204,7 @@ impl Scorer {
             share: choice.as_ref().map_or(0.0, |c| c.share),
             margin: choice.as_ref().map_or(0.0, |c| c.margin),
             rewards: rewards.clone(),
-            answers: if trains { train::join(group, &advantages) } else { Vec::new() },
+            answers: if trains { train::join(group, &advantages).into() } else { Arc::default() },
             advantages,
         }
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{defaults, featured, figure, group, policy, repeat, score};
+use common::{candidate_mut, defaults, featured, figure, group, policy, repeat, score};
 use medevo_scoring::{
     GroupOutcome, Judgements, ScoreError, Scorer, ScorerSettings, ScorerState,
     advantage::{advantages, sd},
@@ -102,7 +102,7 @@ fn a_further_round_leaves_rewards_alone_and_scales_over_what_trains() {
 #[test]
 fn figures_say_what_the_step_was_like() {
     let mut g = group("a", &repeat(&[("liver", 2), ("kidney", 1), ("", 1)]));
-    g.candidates[3].finished = false;
+    candidate_mut(&mut g, 3).finished = false;
     let step = score(defaults(), &[g, group("b", &["rib", "rib"])]);
     let all = |name: &str| figure(&step, name).expect(name);
     assert_eq!(all("majority_share"), (0.5 + 1.0) / 2.0);
@@ -126,21 +126,21 @@ fn broken_groups_are_errors_and_leave_no_memory() {
     let mut scorer = Scorer::new(policy());
     let good = || featured("a", &[("liver", &[1.0, 0.0]), ("kidney", &[0.0, 1.0])]);
     let mut missing = good();
-    missing.candidates[1].feature = None;
+    candidate_mut(&mut missing, 1).feature = None;
     let mut infinite = good();
-    infinite.candidates[1].feature = Some(vec![f32::INFINITY, 0.0]);
+    candidate_mut(&mut infinite, 1).feature = Some(vec![f32::INFINITY, 0.0]);
     let mut zero = good();
-    zero.candidates[0].feature = Some(vec![0.0, 0.0]);
+    candidate_mut(&mut zero, 0).feature = Some(vec![0.0, 0.0]);
     let mut longer = good();
-    longer.candidates[1].feature = Some(vec![1.0; 3]);
+    candidate_mut(&mut longer, 1).feature = Some(vec![1.0; 3]);
     let mut torn = good();
-    torn.candidates[0].logprobs.pop();
+    candidate_mut(&mut torn, 0).logprobs.pop();
     let mut nan = good();
-    nan.candidates[0].logprobs[0] = f32::NAN;
+    candidate_mut(&mut nan, 0).logprobs[0] = f32::NAN;
     let mut entropy = good();
     entropy.entropy = f32::NAN;
     let mut none = good();
-    none.candidates.clear();
+    none.candidates = [].into();
 
     let mut fails = |broken| scorer.score(&[good(), broken]).expect_err("broken");
     assert!(matches!(fails(missing), ScoreError::NoFeature { candidate: 1, .. }));
@@ -158,7 +158,7 @@ fn broken_groups_are_errors_and_leave_no_memory() {
 #[test]
 fn an_empty_answer_needs_no_feature() {
     let mut g = featured("a", &[("liver", &[1.0, 0.0]), ("", &[0.0, 1.0])]);
-    g.candidates[1].feature = None;
+    candidate_mut(&mut g, 1).feature = None;
     assert_eq!(score(policy(), &[g]).groups[0].rewards, [1.0, 0.0]);
 }
 

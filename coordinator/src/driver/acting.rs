@@ -138,12 +138,16 @@ impl Driver {
             return;
         }
         match self.effects.finish(done) {
-            Ok((input, samples)) => {
-                if let Err(error) = self.chronicle.samples(&samples) {
+            Ok((input, scored)) => {
+                let written =
+                    scored.as_ref().map_or(Ok(()), |(samples, _)| self.chronicle.samples(samples));
+                if let Err(error) = written {
                     self.halt(Halt::Broken(format!("{error:#}")));
                 } else if let Some(input) = input {
                     self.step(self.clock.now(), input, None).await;
                 }
+                // Hundreds of thousands of small pieces of memory at the largest scale: not given back on this task.
+                drop(spawn_blocking(move || drop(scored)));
             }
             Err(error) => self.halt(Halt::Broken(format!("{error:#}"))),
         }

@@ -76,7 +76,7 @@ mod tests {
         let group = |sample: &&str| Group {
             sample: SampleId((*sample).into()),
             prompt_tokens: 1,
-            candidates: Vec::new(),
+            candidates: [].into(),
             entropy: 0.0,
         };
         Input::Report(Box::new(Envelope {

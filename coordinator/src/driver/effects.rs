@@ -48,9 +48,12 @@ pub(super) struct Context {
 
 /// An effect that is done.
 pub(super) enum Done {
-    Scored { step: Step, result: Result<Box<Finished>, String> },
+    Scored { step: Step, epoch: u64, result: Result<Box<Finished>, String> },
     Published { checkpoint: CheckpointRef, result: Result<(), String> },
 }
+
+/// Records of the groups that were scored, and the groups.
+pub(super) type Readable = (Vec<SampleRecord>, Box<Finished>);
 
 /// A measured evaluation pass.
 pub(super) struct Evaluation {
@@ -152,11 +155,11 @@ impl Effects {
                 let round = Round { stage, step, policy, holding, earlier, groups };
                 let job = self.scorers.job(round, self.rollouts.clone())?;
                 let deadline = Duration::from_millis(self.spec.deadlines.score_ms);
-                let done = self.done.clone();
+                let (done, epoch) = (self.done.clone(), job.epoch);
                 tokio::spawn(async move {
                     let result = job.run(deadline).await;
                     // The driver has left if this fails; nobody waits for the scores any more.
-                    let _ = done.send(Done::Scored { step, result }).await;
+                    let _ = done.send(Done::Scored { step, epoch, result }).await;
                 });
             }
             Effect::WriteManifest { checkpoint, files } => {
@@ -178,23 +181,21 @@ impl Effects {
         Ok(None)
     }
 
-    /// The input that a finished effect makes, if it still counts, and what people may read of it.
+    /// The input that a finished effect makes, if it still counts, and, of scoring, what people may read of it.
     pub(super) fn finish(
         &mut self,
         done: Done,
-    ) -> anyhow::Result<(Option<Input>, Vec<SampleRecord>)> {
+    ) -> anyhow::Result<(Option<Input>, Option<Readable>)> {
         Ok(match done {
-            Done::Scored { step, result: Err(error) } => {
-                (Some(Input::ScoringFailed { step, error }), Vec::new())
+            Done::Scored { step, epoch, .. } if epoch != self.scorers.epoch() => {
+                tracing::info!(step = step.0, "what came of scoring that was given up is dropped");
+                (None, None)
+            }
+            Done::Scored { step, result: Err(error), .. } => {
+                (Some(Input::ScoringFailed { step, error }), None)
             }
             Done::Scored { result: Ok(finished), .. } => {
-                if !self.scorers.accept(&finished) {
-                    tracing::info!(
-                        step = finished.round.step.0,
-                        "scores of a step that was given up are dropped"
-                    );
-                    return Ok((None, Vec::new()));
-                }
+                self.scorers.accept(&finished);
                 let stage = self
                     .spec
                     .stages
@@ -204,13 +205,13 @@ impl Effects {
                     anyhow::bail!("stage `{}` was scored but is no rl stage", stage.name);
                 };
                 let samples = sample_records(&self.materialiser, &stage.name, data, &finished)?;
-                (Some(finished.input()), samples)
+                (Some(finished.input()), Some((samples, finished)))
             }
             Done::Published { checkpoint, result: Ok(()) } => {
-                (Some(Input::ManifestWritten(checkpoint)), Vec::new())
+                (Some(Input::ManifestWritten(checkpoint)), None)
             }
             Done::Published { checkpoint, result: Err(error) } => {
-                (Some(Input::CheckpointFailed { step: checkpoint.step, error }), Vec::new())
+                (Some(Input::CheckpointFailed { step: checkpoint.step, error }), None)
             }
         })
     }

@@ -47,7 +47,7 @@ impl Pace {
         if let Input::Report(envelope) = input
             && let Report::RolloutDone { groups, .. } = &envelope.body
         {
-            let candidates = groups.iter().flat_map(|group| &group.candidates);
+            let candidates = groups.iter().flat_map(|group| group.candidates.iter());
             self.count(candidates.map(|candidate| candidate.ids.len() as u64).sum());
         }
     }

@@ -42,7 +42,7 @@ pub(super) struct Job {
     rollouts: Rollouts,
     scorer: Scorer,
     judged: Judgements,
-    epoch: u64,
+    pub(super) epoch: u64,
 }
 
 /// A round that was scored.
@@ -52,7 +52,6 @@ pub(super) struct Finished {
     pub(super) scored: ScoredStep,
     scorer: Scorer,
     judged: Judgements,
-    epoch: u64,
 }
 
 impl Scorers {
@@ -153,14 +152,15 @@ impl Scorers {
         Ok(Job { round, rounds, rollouts, scorer, judged, epoch: self.epoch })
     }
 
-    /// Takes a finished job's memory over; false when the job no longer counts.
-    pub(super) fn accept(&mut self, finished: &Finished) -> bool {
-        if finished.epoch != self.epoch {
-            return false;
-        }
+    /// Number of the latest job; any other no longer counts.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Takes over what the latest job remembers.
+    pub(super) fn accept(&mut self, finished: &Finished) {
         self.scorers.insert(finished.round.stage, finished.scorer.clone());
         self.judged = finished.judged.clone();
-        true
     }
 }
 
@@ -172,11 +172,11 @@ impl Job {
     pub(super) async fn run(mut self, deadline: Duration) -> Result<Box<Finished>, String> {
         let step = self.round.step;
         let work = spawn_blocking(move || {
-            let groups = self.round.groups.iter().map(|(_, group)| group.clone());
-            let groups: Vec<Group> = groups.collect();
+            let groups: Vec<Group> =
+                self.round.groups.iter().map(|(_, group)| group.clone()).collect();
             let scored = self.scorer.score_round(&mut self.judged, &groups);
             let scored = scored.map_err(|error| error.to_string())?;
-            let Self { round, rounds, rollouts, scorer, judged, epoch } = self;
+            let Self { round, rounds, rollouts, scorer, judged, .. } = self;
             let rollout = Rollout {
                 stage: round.stage,
                 step,
@@ -188,7 +188,7 @@ impl Job {
             if let Err(error) = rollouts.keep(&rollout) {
                 tracing::warn!("a takeover would have to draw step {step} again: {error:#}");
             }
-            Ok(Box::new(Finished { round, scored, scorer, judged, epoch }))
+            Ok(Box::new(Finished { round, scored, scorer, judged }))
         });
         match timeout(deadline, work).await {
             Ok(Ok(result)) => result,

@@ -10,7 +10,7 @@ fn main() {
         "| workers | groups | core ms | of it heartbeats, ticks, status | longest input, ms | messages | inputs | events | resident MiB, first and last step |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    for (workers, groups) in [(10, 100), (100, 1_000), (1_000, 10_000)] {
+    for (workers, groups) in [(10, 100), (100, 1_000), (1_000, 4_000), (1_000, 10_000)] {
         let steps = 4;
         let size = Size {
             workers,

@@ -259,9 +259,12 @@ impl Bench {
 
     fn carry_out(&mut self, asking: &mut VecDeque<usize>) {
         for effect in std::mem::take(&mut self.effects) {
+            // As the driver, who gives scored groups back on another thread.
+            let mut spent = Vec::new();
             let (kind, input) = match effect {
                 Effect::Score { step, policy, earlier, groups, .. } => {
                     let job = self.scorer.job(step, policy, earlier, &groups);
+                    spent = groups;
                     ("scored", self.scorer.accept(job).expect("the only job"))
                 }
                 Effect::WriteManifest { checkpoint, .. } => {
@@ -272,6 +275,7 @@ impl Bench {
             if self.feed(kind, input).1 {
                 asking.extend(std::mem::take(&mut self.waiting));
             }
+            drop(spent);
         }
     }
 

@@ -32,6 +32,13 @@ pub struct Job {
     epoch: u64,
 }
 
+impl Job {
+    /// Its number.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
 impl Scorer {
     /// Starts to score a round; an outstanding one no longer counts.
     ///
@@ -52,6 +59,11 @@ impl Scorer {
             judged.push(self.verdict(*sample, group));
         }
         Job { step, policy, earlier, judged, epoch: self.epoch }
+    }
+
+    /// Number of the latest job; any other no longer counts.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Forgets outstanding jobs and what was judged: the steps are void.

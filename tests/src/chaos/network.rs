@@ -7,6 +7,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use crate::etcd::Host;
+
 /// Names of namespaces and links begin with this, and the id of the process that made them.
 const NAME: &str = "mdv";
 /// More hosts than any test has.
@@ -113,6 +115,20 @@ impl Network {
         there.args(["netns", "exec", &self.space(host)]);
         there.arg(command.get_program()).args(command.get_args());
         there
+    }
+
+    /// A host for a member of etcd: clients reach it on the coordinator's side, members each other on the other.
+    #[must_use]
+    pub fn etcd_host(&self, host: usize) -> Host {
+        let run = ["ip", "netns", "exec", &self.space(host)].map(str::to_owned).to_vec();
+        Host { client: self.address(Plane::Control, host as u32 + 1), peer: self.peer(host), run }
+    }
+
+    /// Cuts a host off from everyone, or heals it.
+    pub fn cut(&self, host: usize, cut: bool) {
+        for plane in Plane::BOTH {
+            self.set(host, plane, !cut);
+        }
     }
 
     /// Takes a link of a host down, without a word to either end, or up again.

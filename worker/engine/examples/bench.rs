@@ -159,7 +159,7 @@ fn draw(
 fn tokens(groups: &[Group]) -> (usize, usize) {
     let prompt =
         groups.iter().map(|group| group.prompt_tokens as usize * group.candidates.len()).sum();
-    let answers = groups.iter().flat_map(|group| &group.candidates);
+    let answers = groups.iter().flat_map(|group| group.candidates.iter());
     (prompt, answers.map(|candidate| candidate.ids.len()).sum())
 }
 
@@ -205,18 +205,18 @@ fn learn(
 /// Identical candidates joined, as the coordinator joins them.
 fn train_group((prompt, group): (&Prompt, Group)) -> TrainGroup {
     let mut answers: Vec<TrainAnswer> = Vec::new();
-    for (place, candidate) in group.candidates.into_iter().enumerate() {
+    for (place, candidate) in group.candidates.iter().enumerate() {
         match answers.iter_mut().find(|answer| answer.ids == candidate.ids) {
             Some(answer) => answer.count += 1,
             None => answers.push(TrainAnswer {
-                ids: candidate.ids,
+                ids: candidate.ids.clone(),
                 count: 1,
                 advantage: if place % 2 == 0 { 1.0 } else { -1.0 },
-                logprobs: candidate.logprobs,
+                logprobs: candidate.logprobs.clone(),
             }),
         }
     }
-    TrainGroup { prompt: prompt.clone(), answers }
+    TrainGroup { prompt: prompt.clone(), answers: answers.into() }
 }
 
 /// Wall clock and processor time together.

@@ -40,7 +40,7 @@ pub(crate) fn bonus(
         return Ok(None);
     }
     let (mut answers, mut tokens) = (0.0, 0.0);
-    for answer in groups.iter().flat_map(|group| &group.answers) {
+    for answer in groups.iter().flat_map(|group| group.answers.iter()) {
         answers += f64::from(answer.count);
         tokens += f64::from(answer.count) * answer.ids.len() as f64;
     }
@@ -152,7 +152,7 @@ pub(crate) fn accumulate(
         score::backward(model, words, *temperature, &batch, &vision, recompute, loss)?;
         state.take_gradients(&sums.gradient());
         sums.add_number(Figure::Tokens, terms.count.iter().map(|c| f64::from(*c)).sum());
-        let answers = groups.iter().flat_map(|group| &group.answers);
+        let answers = groups.iter().flat_map(|group| group.answers.iter());
         sums.add_number(Figure::Answers, answers.map(|answer| f64::from(answer.count)).sum());
     }
     Ok(())
@@ -160,7 +160,7 @@ pub(crate) fn accumulate(
 
 fn row(group: &TrainGroup, prompt: &Prepared) -> Row {
     let mut row = Row::new(&prompt.tokens, prompt.length());
-    for answer in &group.answers {
+    for answer in group.answers.iter() {
         row.branch(&prompt.tokens, prompt.length(), &answer.ids);
     }
     row
@@ -186,7 +186,7 @@ impl Terms {
             rollout: Vec::new(),
             means: None,
         };
-        for answer in groups.iter().flat_map(|group| &group.answers) {
+        for answer in groups.iter().flat_map(|group| group.answers.iter()) {
             let tokens = answer.ids.len();
             let to = terms.count.len() + tokens;
             terms.advantage.resize(to, answer.advantage as f32);
@@ -204,7 +204,7 @@ impl Terms {
         own: &[f32],
         of: impl Fn(&Tensor, &Tensor) -> Tensor,
     ) -> Result<(), EngineError> {
-        let answers = groups.iter().flat_map(|group| &group.answers);
+        let answers = groups.iter().flat_map(|group| group.answers.iter());
         let lengths: Vec<i64> = answers.map(|answer| answer.ids.len() as i64).collect();
         let (own, rollout) = (Tensor::from_slice(own), Tensor::from_slice(&self.rollout));
         let means = answer_means(&of(&own, &rollout), &lengths);

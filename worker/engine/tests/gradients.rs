@@ -25,15 +25,16 @@ fn shared_prompts_give_the_gradient_of_separate_rows() {
     // Rollout probabilities on both sides of training's, so that a cap bites on some tokens and not on others.
     let plain = Plain::new(&fixture.model());
     for group in &mut groups {
-        for answer in &mut group.answers {
+        for answer in std::sync::Arc::make_mut(&mut group.answers) {
             let logp = tch::no_grad(|| plain.logp(&group.prompt, &answer.ids, 0.7));
             let logp = Vec::<f32>::try_from(logp).unwrap();
             let shift = [-0.5, 0.4, 0.1].iter().cycle();
             answer.logprobs = logp.iter().zip(shift).map(|(logp, shift)| logp + shift).collect();
         }
     }
-    let answers: f64 = groups.iter().flat_map(|g| &g.answers).map(|a| f64::from(a.count)).sum();
-    let all = groups.iter().flat_map(|g| &g.answers);
+    let answers: f64 =
+        groups.iter().flat_map(|g| g.answers.iter()).map(|a| f64::from(a.count)).sum();
+    let all = groups.iter().flat_map(|g| g.answers.iter());
     let tokens: f64 = all.map(|a| f64::from(a.count) * a.ids.len() as f64).sum();
     let plain_reference = Plain::new(&reference);
     for (objective, stale) in objectives() {
@@ -41,7 +42,7 @@ fn shared_prompts_give_the_gradient_of_separate_rows() {
         let plain = Plain::new(&fixture.model());
         let mut loss = tch::Tensor::from(0f32);
         for group in &groups {
-            for answer in &group.answers {
+            for answer in group.answers.iter() {
                 let all = plain.distributions(&group.prompt, &answer.ids, 0.7);
                 let ids: Vec<i64> = answer.ids.iter().map(|id| i64::from(*id)).collect();
                 let ids = tch::Tensor::from_slice(&ids).unsqueeze(1);
@@ -164,15 +165,15 @@ fn a_later_update_at_unmoved_weights_is_the_first_one() {
         .zip(fixture.prompts())
         .map(|(group, prompt)| {
             let answer =
-                |(number, candidate): (usize, medevo_types::messages::Candidate)| TrainAnswer {
-                    ids: candidate.ids,
+                |(number, candidate): (usize, &medevo_types::messages::Candidate)| TrainAnswer {
+                    ids: candidate.ids.clone(),
                     count: 1,
                     advantage: number as f64 - 2.5,
-                    logprobs: candidate.logprobs,
+                    logprobs: candidate.logprobs.clone(),
                 };
             TrainGroup {
                 prompt,
-                answers: group.candidates.into_iter().enumerate().map(answer).collect(),
+                answers: group.candidates.iter().enumerate().map(answer).collect(),
             }
         })
         .collect();
@@ -226,7 +227,7 @@ fn every_shape_of_group_gives_the_plain_gradient() {
             plain.model.set_requires_grad(!freeze_vision, true);
             let (mut loss, mut tokens) = (tch::Tensor::from(0f32), 0.0);
             for group in &groups {
-                for answer in &group.answers {
+                for answer in group.answers.iter() {
                     let times = f64::from(answer.count);
                     let logp = plain.logp(&group.prompt, &answer.ids, 0.7);
                     loss -= logp.sum(Kind::Float) * answer.advantage * times;

@@ -49,7 +49,7 @@ fn what_is_reported_is_what_training_computes() {
         let mut groups = Vec::new();
         for (prompt, group) in prompts.iter().zip(&drawn) {
             let mut answers = Vec::new();
-            for candidate in &group.candidates {
+            for candidate in group.candidates.iter() {
                 let logp = tch::no_grad(|| plain.logp(prompt, &candidate.ids, temperature));
                 for (ours, theirs) in
                     candidate.logprobs.iter().zip(Vec::<f32>::try_from(logp).unwrap())
@@ -73,7 +73,7 @@ fn what_is_reported_is_what_training_computes() {
                     logprobs: candidate.logprobs.clone(),
                 });
             }
-            groups.push(TrainGroup { prompt: prompt.clone(), answers });
+            groups.push(TrainGroup { prompt: prompt.clone(), answers: answers.into() });
         }
         let objective = Objective { beta: 0.0, ..Objective::default() };
         let mut batch = grpo(groups, objective, fixture.model());

@@ -113,7 +113,7 @@ fn a_gradient_that_is_not_finite_is_void() {
     let before = engine.holding().unwrap();
     let mut work = work(&fixture, 0);
     if let medevo_types::messages::Batch::Grpo { groups, .. } = &mut work.batch {
-        groups[0].answers[0].advantage = f64::INFINITY;
+        std::sync::Arc::make_mut(&mut groups[0].answers)[0].advantage = f64::INFINITY;
     }
     let ballot = engine.update(&work, &mut Solo).unwrap();
     assert!(!ballot.finite);

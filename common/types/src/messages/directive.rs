@@ -1,6 +1,6 @@
 //! What a worker is to do next.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct Roster {
     /// Number of the roster; prefix of its rendezvous keys.
     pub generation: Generation,
     /// Rank r is `members[r]`.
-    pub members: Vec<Member>,
+    pub members: Arc<[Member]>,
     /// The receiver's rank.
     pub rank: usize,
 }

@@ -1,6 +1,6 @@
 //! Questions out, candidates back.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,8 +71,8 @@ pub struct Group {
     pub sample: SampleId,
     /// Prompt length, tokens.
     pub prompt_tokens: u32,
-    /// The candidates, by index.
-    pub candidates: Vec<Candidate>,
+    /// The candidates, by index; shared, because the coordinator hands groups of a whole step around.
+    pub candidates: Arc<[Candidate]>,
     /// Mean over the candidates' tokens of the policy's entropy at temperature T, nats.
     pub entropy: f32,
 }

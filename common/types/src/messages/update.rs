@@ -1,6 +1,6 @@
 //! What is learned from, and the vote on it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ pub struct TrainGroup {
     /// The prompt.
     pub prompt: Prompt,
     /// Distinct answers.
-    pub answers: Vec<TrainAnswer>,
+    pub answers: Arc<[TrainAnswer]>,
 }
 
 /// A distinct answer of a scored group.

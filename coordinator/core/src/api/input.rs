@@ -1,5 +1,7 @@
 //! What goes in.
 
+use std::sync::Arc;
+
 use medevo_types::{
     PolicyVersion, Step, WorkerTag,
     messages::{Envelope, TrainAnswer},
@@ -76,7 +78,7 @@ pub struct Scored {
 #[derive(Clone, Debug, PartialEq)]
 pub enum GroupVerdict {
     /// It trains: identical candidates joined.
-    Train(Vec<TrainAnswer>),
+    Train(Arc<[TrainAnswer]>),
     /// No consensus.
     Abstained,
     /// All rewards equal.

@@ -1,6 +1,6 @@
 //! What a worker is to do, with samples as indices.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use medevo_types::{
     Attempt, Generation, PolicyVersion, Step, UnitId,
@@ -108,7 +108,7 @@ pub enum Share {
         /// KL reference directory, when beta > 0; none with [`RunSpec::adapters`](super::RunSpec::adapters).
         reference: Option<PathBuf>,
         /// Sample and its distinct answers.
-        groups: Vec<(SampleIndex, Vec<TrainAnswer>)>,
+        groups: Vec<(SampleIndex, Arc<[TrainAnswer]>)>,
     },
     /// Labelled examples.
     Sft {

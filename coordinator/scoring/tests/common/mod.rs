@@ -1,6 +1,8 @@
 //! Groups made of plain texts, as a worker would send them.
 #![allow(dead_code)] // every test file uses its own part
 
+use std::sync::Arc;
+
 use medevo_scoring::{ScoredStep, Scorer, ScorerSettings};
 use medevo_types::{
     SampleId,
@@ -51,10 +53,15 @@ pub fn group<S: AsRef<str>>(sample: &str, texts: &[S]) -> Group {
 pub fn featured(sample: &str, answers: &[(&str, &[f32])]) -> Group {
     let texts: Vec<&str> = answers.iter().map(|(text, _)| *text).collect();
     let mut group = group(sample, &texts);
-    for (candidate, (_, feature)) in group.candidates.iter_mut().zip(answers) {
+    for (candidate, (_, feature)) in Arc::make_mut(&mut group.candidates).iter_mut().zip(answers) {
         candidate.feature = Some(feature.to_vec());
     }
     group
+}
+
+/// A candidate of a group, to be changed.
+pub fn candidate_mut(group: &mut Group, index: usize) -> &mut Candidate {
+    &mut Arc::make_mut(&mut group.candidates)[index]
 }
 
 /// Every text as often as its count says.

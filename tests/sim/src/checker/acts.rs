@@ -47,7 +47,7 @@ impl Checker {
                 let samples: Vec<SampleIndex> = groups.iter().map(|(sample, _)| *sample).collect();
                 self.in_order(*stage, *step, &samples);
                 let drawn_by = (policy.0 as u32, mark(&self.chain[policy]));
-                for candidate in groups.iter().flat_map(|(_, g)| &g.candidates) {
+                for candidate in groups.iter().flat_map(|(_, g)| g.candidates.iter()) {
                     let by = (candidate.ids[0], candidate.ids[3]);
                     assert_eq!(by, drawn_by, "INV-4: drawn by other weights");
                 }
@@ -109,7 +109,7 @@ impl Checker {
                             asked.samples.iter().filter(|other| *other == sample).count()
                         });
                         let by = self.scored_by.entry((start, *sample)).or_default();
-                        for answer in answers {
+                        for answer in answers.iter() {
                             assert_eq!(u64::from(answer.ids[0]), rollout_policy.0, "INV-4: stale");
                             by.insert(answer.advantage as u64);
                         }

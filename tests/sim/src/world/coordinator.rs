@@ -34,7 +34,7 @@ pub(super) enum Knock {
     /// A round is scored.
     Scored(Box<Job>),
     /// A round could not be scored.
-    NotScored(Step),
+    NotScored(Step, u64),
     /// A checkpoint's files are looked at; and whether the manifest can be written.
     Checked(Box<CheckpointRef>, bool),
 }
@@ -135,7 +135,7 @@ impl World {
             Knock::Watch => self.watch(coordinator, process),
             Knock::Written { number, written } => self.written(coordinator, number, written),
             Knock::PollEnds(back) => self.poll_ends(coordinator, back),
-            Knock::Scored(_) | Knock::NotScored(_) | Knock::Checked(..) => {
+            Knock::Scored(_) | Knock::NotScored(..) | Knock::Checked(..) => {
                 self.effect_done(coordinator, knock);
             }
         }

@@ -26,9 +26,9 @@ impl World {
                 let job = driver.scorer.job(step, policy, earlier, &groups);
                 let wait = self.random.delay(15, 400);
                 if use_up(&mut self.weather.slow_scorings) {
-                    knocks.push((deadlines.score_ms, Knock::NotScored(step)));
+                    knocks.push((deadlines.score_ms, Knock::NotScored(step, job.epoch())));
                 } else if use_up(&mut self.weather.bad_scorings) {
-                    knocks.push((wait, Knock::NotScored(step)));
+                    knocks.push((wait, Knock::NotScored(step, job.epoch())));
                 } else {
                     knocks.push((wait, Knock::Scored(Box::new(job))));
                 }
@@ -60,7 +60,9 @@ impl World {
                 Some(input) => input,
                 None => return,
             },
-            Knock::NotScored(step) => Input::ScoringFailed { step, error: "no".to_owned() },
+            Knock::NotScored(step, epoch) if epoch == driver.scorer.epoch() => {
+                Input::ScoringFailed { step, error: "no".to_owned() }
+            }
             Knock::Checked(checkpoint, good) => {
                 let written = self.disk.get(&checkpoint.dir);
                 let whole = written.is_some_and(|directory| {
