@@ -55,6 +55,9 @@ impl Plane {
 
 impl Network {
     /// `hosts` hosts. None, with the reason printed, where this process may not make them.
+    ///
+    /// # Panics
+    /// When it may, and they cannot be made.
     #[must_use]
     pub fn up(hosts: usize) -> Option<Self> {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,6 +66,7 @@ impl Network {
         let network = Self { prefix: format!("{NAME}{id}"), subnet: id % 250, hosts, _one: one };
         match network.build() {
             Ok(()) => Some(network),
+            Err(why) if !why.contains("not permitted") => panic!("{why}"),
             Err(why) => {
                 println!("skipped: no network namespace can be made here (it needs root): {why}");
                 None
@@ -163,9 +167,13 @@ impl Drop for Network {
     }
 }
 
-/// What was never made is not missed; a namespace takes its links along.
+/// What was never made is not missed. A namespace takes its links along, but some time later: their names would still
+/// be taken.
 fn tear_down(prefix: &str, hosts: usize) {
     for host in 0..hosts {
+        for plane in Plane::BOTH {
+            let _ = ip(&["link", "del", &format!("{prefix}{}{host}", plane.letter())]);
+        }
         let _ = ip(&["netns", "del", &format!("{prefix}-{host}")]);
     }
     for plane in Plane::BOTH {
