@@ -4,9 +4,10 @@
 //! exact and the death as sudden as any.
 
 use medevo_tests::{
+    cluster::Cluster,
     history::History,
     lab::{Lab, STEPS},
-    process::{finish, processes_naming},
+    process::{finish, processes_naming, worker},
 };
 
 /// Kills worker w1 at `point` and checks how the run ends. `redone`: whether the step has to be tried
@@ -45,6 +46,31 @@ kill! {
     after_the_gradient_is_reduced: "ballot@7",
     before_applying: "apply@8",
     after_applying: "applied@8",
+}
+
+/// SIGTERM, as a scheduler sends it: fails when the worker drops what others wait for in a collective, or has them wait
+/// for its lease.
+#[test]
+fn that_is_asked_to_leave() {
+    let lab = Lab::new();
+    let mut cluster = Cluster::new(&lab, "run");
+    cluster.launch(&lab, 3, &["cluster.prompts_per_unit=1", "cluster.lease_ttl_s=60"], "");
+    for name in ["w0", "w1", "w2"] {
+        let mut command = worker(["join", "--coordinator", cluster.address(), "--worker-id", name]);
+        command.args(["--leader-grace", "90"]);
+        cluster.join_by(name, "", command);
+    }
+    cluster.until_committed(4);
+    cluster.signal("w1", "TERM");
+    cluster.expect_end("w1", 0);
+    cluster.expect_done();
+    let history = History::read(cluster.dir());
+    history.check(STEPS);
+    let lost: Vec<_> = history.of("worker_lost").collect();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert_eq!(lost[0]["reason"], "it left on purpose");
+    assert_eq!(history.steps_redone(), 0);
+    assert_eq!(history.of("attempt_voided").count(), 0, "no collective was dropped");
 }
 
 /// Rank 0 writes checkpoints: its loss there must not lose the checkpoint.

@@ -7,14 +7,14 @@ use std::{
 
 use medevo_rpc::{Backoff, CallError, Client, ClientSecurity, Credentials, Locate};
 use medevo_types::{
-    Incarnation, WorkerId, WorkerTag,
+    Attempt, Generation, Incarnation, Step, WorkerId, WorkerTag,
     messages::{
         Directive, EngineSetup, Envelope, Hello, JoinRefused, Rejection, Report, Welcome,
         incarnation_at,
     },
 };
 
-use tokio::task::spawn_blocking;
+use tokio::{sync::watch, task::spawn_blocking};
 
 use crate::{
     directive::name, engine_thread::EngineThread, fault::Fault, lease::Lease, port::Build,
@@ -44,6 +44,8 @@ pub struct Plan {
     pub leader_grace: Duration,
     /// Test-only deaths.
     pub fault: Fault,
+    /// Becomes true when the worker is to leave on purpose, see [`run`].
+    pub leaving: watch::Receiver<bool>,
 }
 
 /// Why the worker cannot go on.
@@ -86,7 +88,13 @@ pub enum AgentError {
     Engine(anyhow::Error),
 }
 
-/// Takes part in a run until it is over. Returns the reason with which the coordinator let it go.
+/// How long a coordinator may take to hear that a worker leaves.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Takes part in a run until it is over, or until it is to leave. Returns why it left.
+///
+/// A worker that is to leave does so between two steps: what others wait for in a collective is done first, and the
+/// coordinator is told, so that nobody waits for the lease.
 ///
 /// # Errors
 /// See [`AgentError`].
@@ -162,7 +170,7 @@ async fn set_up_again(
 
 /// How a membership ends.
 enum Leave {
-    /// The run is over for this worker.
+    /// The run is over for this worker, or it leaves on purpose.
     Over(String),
     /// The coordinator does not know it (any more): join again.
     Unknown,
@@ -175,10 +183,20 @@ async fn serve(
     tag: &WorkerTag,
     engine: &EngineThread,
 ) -> Result<Leave, AgentError> {
-    let mut pace = Pace::default();
+    let (mut pace, mut leaving) = (Pace::default(), plan.leaving.clone());
+    // A vote was given: the step waits for this worker.
+    let mut engaged = false;
     loop {
         pace.asking();
-        let directive = match client.next(tag, plan.leader_grace).await? {
+        let answer = tokio::select! {
+            biased;
+            () = asked_to(&mut leaving), if !engaged => return Ok(farewell(client, tag).await),
+            answer = client.next(tag, plan.leader_grace) => answer?,
+        };
+        if *leaving.borrow() && !answer.as_ref().is_ok_and(awaited) {
+            return Ok(farewell(client, tag).await);
+        }
+        let directive = match answer {
             Ok(Directive::Stop { reason }) => return Ok(Leave::Over(reason)),
             Ok(Directive::Wait { reason }) => {
                 tracing::debug!(reason, "waiting");
@@ -200,6 +218,7 @@ async fn serve(
             },
         };
         let what = name(&directive);
+        engaged = matches!(directive, Directive::Update(_));
         tracing::debug!(directive = what, "begun");
         let done = engine.carry_out(tag.clone(), directive).await.map_err(AgentError::Engine)?;
         log_failure(&done.envelope);
@@ -220,6 +239,31 @@ async fn serve(
             pace.slow_down().await;
         }
     }
+}
+
+/// Whether others wait for this in a collective, or the run for its files.
+fn awaited(directive: &Directive) -> bool {
+    matches!(directive, Directive::Update(_) | Directive::Apply(_) | Directive::Checkpoint(_))
+}
+
+/// Returns when the worker is to leave; never, if nobody can ask for it any more.
+async fn asked_to(leaving: &mut watch::Receiver<bool>) {
+    if leaving.wait_for(|leave| *leave).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Tells the coordinator that this worker leaves. One that does not hear it notices by the lease.
+async fn farewell(client: &Client, tag: &WorkerTag) -> Leave {
+    let body = Report::Leaving;
+    let (generation, step, attempt) = (Generation(0), Step(0), Attempt(0));
+    let envelope = Envelope { from: tag.clone(), generation, step, attempt, body };
+    match client.report(&envelope, FAREWELL).await {
+        Ok(Ok(())) => {}
+        Ok(Err(rejection)) => tracing::debug!(%rejection, "the farewell was turned away"),
+        Err(error) => tracing::warn!("the coordinator was not told: {error}"),
+    }
+    Leave::Over("it was asked to leave".to_owned())
 }
 
 /// Keeps a coordinator that answers at once, but gives no work, from being asked without pause. Long

@@ -89,6 +89,10 @@ pub struct JoinArgs {
     /// How long to wait for a coordinator that has gone before leaving, seconds.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub leader_grace: u64,
+    /// How long to go on after SIGTERM or SIGINT with what other workers wait for, seconds; then the worker leaves
+    /// whatever it does.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub leave_grace: u64,
     /// Ask the system for SIGTERM when the process that started this one ends (Linux).
     #[arg(long)]
     pub die_with_parent: bool,

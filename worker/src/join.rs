@@ -5,7 +5,11 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use medevo_rpc::{Locate, Security};
 use medevo_types::WorkerId;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::Instant,
+};
 
 use crate::{
     agent::{self, Plan},
@@ -17,10 +21,10 @@ use crate::{
     whereabouts::RunDir,
 };
 
-/// Exit code after SIGTERM, as shells count it.
+/// Exit code of a worker that left at once, as shells count SIGTERM.
 const TERMINATED: u8 = 128 + 15;
 
-/// Joins a run and works until it is over, or until SIGTERM.
+/// Joins a run and works until it is over, or until SIGTERM or SIGINT has it leave after the current step.
 ///
 /// # Errors
 /// The worker was not let in, lost its coordinator, or its engine broke.
@@ -36,6 +40,7 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         (None, Some(address)) => Arc::new(address),
         (None, None) => anyhow::bail!("give --coordinator HOST:PORT or --run-dir DIR"),
     };
+    let leaving = watch::Sender::new(false);
     let plan = Plan {
         security: Security::of_worker(args.certificates.as_deref())?,
         token: Token::awaited(token_file.as_deref(), Duration::from_secs(args.join_deadline))?,
@@ -47,6 +52,7 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         address: args.address,
         join_deadline: Duration::from_secs(args.join_deadline),
         leader_grace: Duration::from_secs(args.leader_grace),
+        leaving: leaving.subscribe(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Control messages only: the engine has a thread of its own.
@@ -58,19 +64,39 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        let stopped = tokio::select! {
-            outcome = agent::run(plan, port::on_device(args.device)) => {
-                tracing::info!(reason = outcome?, "leaving: the run is over for this worker");
-                return anyhow::Ok(ExitCode::SUCCESS);
+        let work = agent::run(plan, port::on_device(args.device));
+        tokio::pin!(work);
+        let mut until = None;
+        loop {
+            let signal = tokio::select! {
+                outcome = &mut work => {
+                    tracing::info!(reason = outcome?, "leaving");
+                    return anyhow::Ok(ExitCode::SUCCESS);
+                }
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+                () = sleep_until(until) => "the end of --leave-grace",
+            };
+            // Whoever started it stops it by the coordinator's word: a signal means that there is no more time.
+            if args.die_with_parent || until.is_some() {
+                tracing::info!(signal, "leaving at once");
+                return Ok(ExitCode::from(TERMINATED));
             }
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        tracing::info!(signal = stopped, "leaving");
-        Ok(ExitCode::from(TERMINATED))
+            tracing::info!(signal, "leaving after this step (again: at once)");
+            until = Some(Instant::now() + Duration::from_secs(args.leave_grace));
+            leaving.send_replace(true);
+        }
     })?;
     runtime.shutdown_background();
     Ok(code)
+}
+
+/// Never, while there is no such moment.
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Has this process sent SIGTERM when its parent ends, so that a killed launcher leaves nothing behind.

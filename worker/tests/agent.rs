@@ -202,6 +202,7 @@ fn plan(coordinator: &str, worker: &str) -> Plan {
         join_deadline: Duration::from_secs(10),
         leader_grace: Duration::from_secs(10),
         fault: Fault::none(),
+        leaving: tokio::sync::watch::Sender::new(false).subscribe(),
     }
 }
 
@@ -295,6 +296,19 @@ async fn forgotten_worker_joins_in_a_later_life_and_keeps_its_weights() {
     assert_eq!(last.body, Report::Formed { holding: Some(held(PolicyVersion(4))) });
     assert_eq!(last.from.incarnation, lives[1]);
     assert_eq!(made.load(SeqCst), 1);
+}
+
+/// Without the farewell everyone would wait for the lease of a worker that was asked to leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_to_leave_says_so_and_takes_no_more_orders() {
+    let (coordinator, address) = start(vec![rollout(1)]).await;
+    let mut plan = plan(&address, "w0");
+    plan.leaving = tokio::sync::watch::Sender::new(true).subscribe();
+    let reason = run(plan, build(&coordinator).0).await.unwrap();
+    assert_eq!(reason, "it was asked to leave");
+    let bodies: Vec<Report> = reports(&coordinator).into_iter().map(|e| e.body).collect();
+    assert_eq!(bodies, [Report::Leaving]);
+    assert_eq!(coordinator.script.lock().unwrap().orders.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -143,6 +143,7 @@ fn messages() -> Vec<Vec<u8>> {
         report(Report::Ballot(ballot)),
         report(Report::CheckpointWritten { files: vec![file] }),
         report(Report::Failed { what: "w".into(), error: "e".into(), retryable: true }),
+        report(Report::Leaving),
         answer(CoordinatorResponse::Join(Ok(Welcome {
             run_id: "r".into(),
             lease_ttl_ms: 10_000,

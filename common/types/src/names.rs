@@ -15,6 +15,7 @@ impl Report {
             Self::CheckpointWritten { .. } => "checkpoint_written",
             Self::CollectiveFailed { .. } => "collective_failed",
             Self::Failed { .. } => "failed",
+            Self::Leaving => "leaving",
         }
     }
 }

@@ -40,6 +40,10 @@ impl Core {
     ) -> Result<(), Rejection> {
         self.membership.hear(now, &envelope.from)?;
         let Envelope { from, generation, step, attempt, body } = envelope;
+        if let Report::Leaving = body {
+            self.lose(now, vec![(from.worker, "it left on purpose".to_owned())], out);
+            return Ok(());
+        }
         if let Report::RolloutDone { unit, policy, groups } = body {
             let units = self.units().map(|units| units.brief.step);
             let elsewhere = units.or(self.phase.train_step()) != Some(step);
@@ -135,7 +139,7 @@ impl Core {
                 Ok(())
             }
             // Taken above: it belongs to a policy version, not to a generation.
-            Report::RolloutDone { .. } => Err(Rejection::UnknownUnit),
+            Report::RolloutDone { .. } | Report::Leaving => Err(Rejection::UnknownUnit),
         }
     }
 

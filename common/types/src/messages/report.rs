@@ -91,6 +91,8 @@ pub enum Report {
         /// Whether another try (or another worker) may do better.
         retryable: bool,
     },
+    /// Nothing was ordered: the worker leaves on purpose, and need not be waited for.
+    Leaving,
 }
 
 /// Why a report was turned away. Counted and visible, never silent.

@@ -3,8 +3,8 @@
 
 use medevo_core::{Millis, Order};
 use medevo_types::{
-    Incarnation, WorkerId, WorkerTag,
-    messages::{Envelope, Rejection},
+    Attempt, Generation, Incarnation, Step, WorkerId, WorkerTag,
+    messages::{Envelope, Rejection, Report},
 };
 
 use super::{
@@ -126,6 +126,19 @@ impl World {
             self.leaves_groups(w);
         }
         self.queue.at(again.max(self.now + 1), Happening::WorkerStarts(w));
+    }
+
+    /// As [`World::worker_ends`], and the coordinator is told once.
+    pub(super) fn worker_leaves(&mut self, w: usize, again: Millis) {
+        let worker = &self.workers[w];
+        if worker.alive {
+            let (from, body) = (worker.tag(), Report::Leaving);
+            let (generation, step, attempt) = (Generation(0), Step(0), Attempt(0));
+            let envelope = Box::new(Envelope { from, generation, step, attempt, body });
+            let back = Back { worker: w, process: worker.process, id: 0 };
+            self.send(worker.target, Call { back, request: Request::Report(envelope) });
+        }
+        self.worker_ends(w, "leaves", again);
     }
 
     fn exits(&mut self, w: usize, why: &str) {

@@ -14,6 +14,8 @@ use crate::random::Random;
 pub enum Fault {
     /// A worker's process ends; it is started again when the trouble is over.
     WorkerCrashes(usize),
+    /// The same, and it says so first, in the middle of whatever it does.
+    WorkerLeaves(usize),
     /// A worker's process stands still; what it had begun ends late.
     WorkerPauses(usize),
     /// A worker computes many times slower.
@@ -58,7 +60,8 @@ pub enum Fault {
 pub fn draw(random: &mut Random, workers: usize, coordinators: usize) -> Fault {
     let (w, c) = (random.index(workers), random.index(coordinators));
     match random.below(26) {
-        0..=3 => Fault::WorkerCrashes(w),
+        0..=2 => Fault::WorkerCrashes(w),
+        3 => Fault::WorkerLeaves(w),
         4..=6 => Fault::WorkerPauses(w),
         7 => Fault::WorkerIsSlow(w),
         8..=9 => Fault::CoordinatorCrashes(c),
@@ -109,6 +112,7 @@ impl World {
         let weather = &mut self.weather;
         match fault {
             Fault::WorkerCrashes(w) => self.worker_ends(w, "crash", until),
+            Fault::WorkerLeaves(w) => self.worker_leaves(w, until),
             Fault::WorkerPauses(w) => {
                 let worker = &mut self.workers[w];
                 worker.paused_until = worker.paused_until.max(until);
@@ -160,7 +164,10 @@ impl World {
             Fault::Manifest => weather.bad_manifests = 0,
             Fault::Unit => weather.bad_units = 0,
             Fault::Apply => weather.bad_applies = 0,
-            Fault::WorkerCrashes(_) | Fault::WorkerPauses(_) | Fault::CoordinatorCrashes(_) => {}
+            Fault::WorkerCrashes(_)
+            | Fault::WorkerLeaves(_)
+            | Fault::WorkerPauses(_)
+            | Fault::CoordinatorCrashes(_) => {}
         }
     }
 }
