@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos resume-table setup-s3 sim sim-scale clean
+.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos resume-table setup-s3 sim sim-scale interrupts clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,9 @@ endif
 
 resume-table: build ## interrupted and resumed against never interrupted: figures, weights, moments
 	ALL=1 cargo test -p medevo-tests --test resume -- --nocapture --test-threads 1
+
+interrupts: build ## 50 launches, each interrupted at a random moment (LAUNCHES=n, SEED=k): no process, no lock, no half-written file
+	LAUNCHES=$(or $(LAUNCHES),50) SEED=$(or $(SEED),7) cargo test --workspace --test interrupted -- --nocapture
 
 machinery: build ## what leases, ballots, digests and checkpoints cost a step (after `make demo`)
 	ops/bench/machinery.py

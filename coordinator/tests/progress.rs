@@ -27,6 +27,8 @@ fn status(stage: &str, step: u64) -> Status {
             rejected: Default::default(),
         },
         pid: 1,
+        host: String::new(),
+        born: 7,
         started_at: 0,
         updated_at: 0,
         tokens_per_s: Some(812.4),

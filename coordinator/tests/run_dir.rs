@@ -55,6 +55,8 @@ fn status() -> Status {
             rejected: [(Rejection::Duplicate, 2)].into(),
         },
         pid: 12,
+        host: String::new(),
+        born: 7,
         started_at: 1_772_366_400_000,
         updated_at: 1_772_366_460_000,
         tokens_per_s: Some(812.0),

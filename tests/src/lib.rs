@@ -2,6 +2,7 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod commands;
 pub mod etcd;
 pub mod footprint;
 pub mod history;
@@ -9,3 +10,4 @@ pub mod lab;
 pub mod process;
 pub mod s3;
 pub mod small_disk;
+pub mod traces;

@@ -43,6 +43,13 @@ pub enum Command {
     Init(InitArgs),
     /// Make a whole model directory of a base model and an adapter.
     Merge(MergeArgs),
+    /// Say as JSON what this machine has; `medevo-coord doctor` asks.
+    #[command(hide = true)]
+    Probe(ProbeArgs),
+    /// Print a shell's completions.
+    Completions(CompletionsArgs),
+    /// Write a man page of each subcommand into a directory.
+    Man(ManArgs),
 }
 
 impl Command {
@@ -53,7 +60,12 @@ impl Command {
             Self::Join(args) => args.device,
             Self::Generate(args) => args.device,
             Self::Logprobs(args) => args.device,
-            Self::Init(_) | Self::Merge(_) => Device::Cpu,
+            // A probe looks for GPUs itself.
+            Self::Init(_)
+            | Self::Merge(_)
+            | Self::Probe(_)
+            | Self::Completions(_)
+            | Self::Man(_) => Device::Cpu,
         }
     }
 }
@@ -93,7 +105,7 @@ pub struct JoinArgs {
     /// whatever it does.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub leave_grace: u64,
-    /// Ask the system for SIGTERM when the process that started this one ends (Linux).
+    /// Have the system kill this process when the one that started it ends (Linux).
     #[arg(long)]
     pub die_with_parent: bool,
 }
@@ -188,6 +200,28 @@ pub struct MergeArgs {
     /// Directory to write; must not exist or be empty.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+/// Arguments of `probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// A directory that `medevo-coord doctor --nodes` names: meet it, measure what is between, leave the findings there.
+    #[arg(long, value_name = "DIR")]
+    pub meet: Option<PathBuf>,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The directory; it is made.
+    pub dir: PathBuf,
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {

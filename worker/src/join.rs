@@ -99,12 +99,22 @@ async fn sleep_until(until: Option<Instant>) {
     }
 }
 
-/// Has this process sent SIGTERM when its parent ends, so that a killed launcher leaves nothing behind.
-/// Call it on the main thread. A parent that has ended already is noticed by the join deadline.
+/// Has this process killed when its parent ends, so that a killed launcher leaves nothing behind. SIGKILL, because
+/// SIGTERM would wait for ever in a process that is stopped; a worker has nothing to put away. Call it on the main thread.
 #[cfg(target_os = "linux")]
 fn die_with_parent() -> anyhow::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-        .context("cannot ask for a signal at the parent's death (--die-with-parent)")
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .context("cannot ask for a signal at the parent's death (--die-with-parent)")?;
+    // One that ended before that is not noticed by the system: the launcher says who it is.
+    let launcher = std::env::var("MEDEVO_LAUNCHER").ok().and_then(|pid| pid.parse::<i32>().ok());
+    let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
+    anyhow::ensure!(
+        launcher.is_none() || launcher == parent,
+        "the process that started this worker has ended already"
+    );
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]

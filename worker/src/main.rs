@@ -5,7 +5,7 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::Parser;
 use medevo_worker::{
     cli::{Cli, Command},
-    device, generate, init, join, logprobs, merge,
+    device, documents, generate, init, join, logprobs, merge, probe,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +27,9 @@ fn main() -> ExitCode {
         Command::Logprobs(args) => logprobs::logprobs(&args),
         Command::Init(args) => init::init(&args),
         Command::Merge(args) => merge::merge(&args),
+        Command::Probe(args) => probe::probe(&args),
+        Command::Completions(args) => Ok(documents::completions(&args)),
+        Command::Man(args) => documents::man(&args),
     });
     outcome.unwrap_or_else(|error| {
         eprintln!("medevo-worker: {error:#}");

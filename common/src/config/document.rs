@@ -94,6 +94,12 @@ impl Node {
         place
     }
 
+    /// Whether something is written at a dotted path of tables.
+    pub fn has(&self, path: &str) -> bool {
+        let found = path.split('.').try_fold(self, |node, key| node.get(key).map(|e| &e.node));
+        found.is_some()
+    }
+
     /// The text, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match &self.content {

@@ -58,6 +58,15 @@ impl RunConfig {
         Self::load_with_places(path, overrides).map(|(config, _)| config)
     }
 
+    /// Whether a run file or its `overrides` say anything of a key (`cluster.workers`), rather than leave it to its
+    /// default.
+    ///
+    /// # Errors
+    /// As [`RunConfig::load`].
+    pub fn says(path: &Path, overrides: &[String], key: &str) -> Result<bool, ConfigErrors> {
+        Self::load_with_places(path, overrides).map(|(_, root)| root.has(key))
+    }
+
     /// As [`RunConfig::load`], with the tree that knows the place of every key.
     pub(super) fn load_with_places(
         path: &Path,

@@ -252,7 +252,8 @@ pub enum WorkerDevice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterSection {
-    /// Workers that `launch` starts on this machine.
+    /// Workers that `launch` starts on this machine. With `device = "cuda"` and no number here, one for each GPU that
+    /// libtorch sees.
     pub workers: usize,
     /// What they compute on. Workers that join from elsewhere say it themselves (`medevo-worker join --device`), and
     /// all of a run compute on the same.

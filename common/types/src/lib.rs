@@ -4,6 +4,7 @@ mod backoff;
 pub mod ids;
 pub mod messages;
 mod names;
+pub mod probe;
 pub mod settings;
 
 pub use backoff::Backoff;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use medevo_common::config::DataFormat;
 
+use super::operator;
 use crate::launch::On;
 
 const EXAMPLES: &str = "\
@@ -19,8 +20,9 @@ Exit codes:
   0  done
   1  failed; the reason is on standard error
   2  bad input; nothing was started
-  3  drained on request (Ctrl-C or SIGTERM); `resume` goes on
+  3  drained on request (Ctrl-C, SIGTERM, a closed terminal, `drain`); `resume` goes on
   4  another coordinator has taken the run over and leads it now
+  5  stopped at once on request (a second Ctrl-C, `stop --now`); `resume` goes on from the last checkpoint
 
 Environment:
   RUST_LOG      what to log to standard error (default: warn,tarpc=error)
@@ -40,7 +42,7 @@ pub struct Cli {
 pub enum Command {
     /// Start a run, here or on a cluster.
     ///
-    /// On this machine it stays until the run ends: Ctrl-C or SIGTERM stops after the current step, with a checkpoint; a second one stops at once.
+    /// On this machine it stays until the run ends: Ctrl-C, SIGTERM or closing the terminal stops after the current step, with a checkpoint; a second one stops at once.
     #[command(
         after_help = "Examples:\n  medevo-coord launch run.toml\n  medevo-coord launch run.toml \
                             --workers 2 --set stage.adapt.objective.beta=0.1\n\nExit codes: 0 done, 1 failed, \
@@ -150,15 +152,46 @@ pub enum Command {
     /// Say where a run stands and what it waits for.
     #[command(
         after_help = "Examples:\n  medevo-coord status runs/demo\n  medevo-coord status runs/demo \
-                            --json\n  watch -n 1 medevo-coord status runs/demo"
+                            --json\n  medevo-coord status runs/demo --watch\n\nExit codes: 0; with --watch those of \
+                            `launch`, and 1 if the coordinator is gone without a word."
     )]
-    Status {
-        /// The run directory.
-        run_dir: PathBuf,
-        /// Print the status file as it is.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(operator::Status),
+    /// Stop a run after its current step, with a checkpoint, and wait until it has.
+    ///
+    /// Works from any machine that sees the run directory, and for standbys too. `resume` goes on.
+    #[command(
+        after_help = "Examples:\n  medevo-coord drain runs/demo\n  medevo-coord drain runs/demo --no-wait\n\nExit \
+                            codes: 0 stopped, or there was nothing to stop; 1 it failed, or has not stopped in time; 2 no \
+                            run."
+    )]
+    Drain(operator::Drain),
+    /// Stop a run: drain it, and if that takes longer than the grace, at once.
+    ///
+    /// At once means without a checkpoint: `resume` does the steps behind the last one again. A coordinator on this
+    /// machine that heeds nothing is killed after 40 s; its workers go with it.
+    #[command(
+        after_help = "Examples:\n  medevo-coord stop runs/demo\n  medevo-coord stop runs/demo --grace 30\n  \
+                            medevo-coord stop runs/demo --now\n\nExit codes: 0 stopped, or there was nothing to stop; 1 \
+                            it failed, or cannot be stopped from here; 2 no run."
+    )]
+    Stop(operator::Stop),
+    /// Print what coordinator and workers have logged, in the order of time.
+    #[command(
+        after_help = "Examples:\n  medevo-coord logs runs/demo --since 10m\n  medevo-coord logs runs/demo --worker w1 \
+                            -f\n\nLogs hold no questions and no answers. Workers that were started elsewhere log \
+                            where they were started."
+    )]
+    Logs(operator::Logs),
+    /// Check what a run needs where it stands, and say what to do about what is missing.
+    ///
+    /// Checks the worker's libtorch, CUDA, NCCL and GPUs, model, data, run directory, store, copies and network; with
+    /// --nodes also what is between this machine and others.
+    #[command(
+        after_help = "Examples:\n  medevo-coord doctor\n  medevo-coord doctor run.toml\n  medevo-coord doctor runs/demo \
+                            --nodes 2\n\nExit codes: 0 nothing failed (there may be warnings), 1 something did, 2 bad \
+                            input."
+    )]
+    Doctor(operator::Doctor),
     /// Measure a model on a data set with answers.
     #[command(
         after_help = "Example:\n  medevo-coord evaluate --model checkpoints/step-000150 --data \
@@ -188,7 +221,14 @@ pub enum Command {
     Certs(CertsCommand),
     /// Print generated documentation.
     #[command(subcommand)]
-    Docs(DocsCommand),
+    Docs(operator::Docs),
+    /// Print a shell's completions.
+    #[command(
+        after_help = "Examples:\n  source <(medevo-coord completions bash)\n  medevo-coord completions zsh > \
+                            ~/.zfunc/_medevo-coord\n  medevo-coord completions fish > \
+                            ~/.config/fish/completions/medevo-coord.fish"
+    )]
+    Completions(operator::Completions),
 }
 
 /// Estimate what a run needs.
@@ -335,13 +375,6 @@ pub enum CertsCommand {
         /// Directory of certificates.
         dir: PathBuf,
     },
-}
-
-/// Print generated documentation.
-#[derive(Debug, Subcommand)]
-pub enum DocsCommand {
-    /// Every key of the run file.
-    Config,
 }
 
 #[cfg(test)]

@@ -3,20 +3,25 @@
 mod arguments;
 mod certs;
 mod data;
+mod doctor;
 mod evaluate;
 mod fetch;
+mod generate;
+mod logs;
+mod operator;
 mod plan;
 mod show;
-
-use std::io::IsTerminal;
+mod stop;
+mod watch;
 
 use anyhow::Context;
 use clap::Parser;
 
-use arguments::{CertsCommand, Command, DataCommand, DocsCommand};
+use arguments::{CertsCommand, Command, DataCommand};
 
 use crate::{
     launch::{self, Exit, Run, Serve},
+    logging,
     preflight::Refused,
     say::{complain, say},
 };
@@ -26,15 +31,7 @@ pub use arguments::Cli;
 /// Runs the command line of this process; prints what there is to say.
 #[must_use]
 pub fn main() -> Exit {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tarpc=error")),
-        )
-        .with_writer(std::io::stderr)
-        // No colour codes in log files.
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    logging::start();
     let cli = Cli::parse();
     match carry_out(cli.command) {
         Ok(exit) => exit,
@@ -71,17 +68,28 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Evaluate(arguments) => attended(evaluate::evaluate(arguments)),
         Command::Fetch { url, dir, endpoint } => attended(fetch::fetch(url, dir, endpoint)),
-        Command::Status { run_dir, json } => show::status(&run_dir, json),
+        Command::Status(operator::Status { run_dir, json, watch: Some(seconds) }) => {
+            watch::watch(&run_dir, json, seconds)
+        }
+        Command::Status(operator::Status { run_dir, json, watch: None }) => {
+            show::status(&run_dir, json)
+        }
+        Command::Drain(arguments) => stop::drain(&arguments),
+        Command::Stop(arguments) => stop::stop(&arguments),
+        Command::Logs(arguments) => logs::logs(arguments),
+        Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Report { run_dir } => show::report(&run_dir),
         Command::Compare { run_dirs } => show::compare(&run_dirs),
         Command::Data(DataCommand::Check { path }) => data::check(&path),
         Command::Data(DataCommand::MiniSlake(arguments)) => data::mini_slake(&arguments),
         Command::Certs(CertsCommand::Init { dir, name, days }) => certs::init(&dir, &name, days),
         Command::Certs(CertsCommand::Show { dir }) => certs::show(&dir),
-        Command::Docs(DocsCommand::Config) => {
+        Command::Docs(operator::Docs::Config) => {
             say(medevo_common::config::reference_markdown().trim_end());
             Ok(Exit::Done)
         }
+        Command::Docs(operator::Docs::Man { dir }) => generate::man(&dir),
+        Command::Completions(operator::Completions { shell }) => generate::completions(shell),
     }
 }
 

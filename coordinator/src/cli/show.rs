@@ -8,7 +8,7 @@ use crate::{
     launch::Exit,
     preflight::Refused,
     report as page,
-    run_dir::{RunDir, process_alive, render_status},
+    run_dir::{RunDir, render_status},
     say::say,
 };
 
@@ -19,7 +19,7 @@ pub(super) fn status(path: &Path, json: bool) -> anyhow::Result<Exit> {
         Some(status) if json => {
             say(serde_json::to_string_pretty(&status).context("encoding the status")?);
         }
-        Some(status) => say(render_status(&status, process_alive(status.pid)).trim_end()),
+        Some(status) => say(render_status(&status, status.alive()).trim_end()),
         None => say(format!(
             "there is no status of the run in {} (yet); see its events in events.jsonl, or start it with \
              `medevo-coord resume`",

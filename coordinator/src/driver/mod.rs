@@ -36,6 +36,7 @@ pub use handle::{Handle, LONG_POLL};
 pub use materialise::{Materialiser, NoSample, Supervised};
 pub use pace::Pace;
 pub use publish::Identity;
+pub(crate) use publish::tidy;
 pub use retention::{Retention, expired};
 pub use scores::Scores;
 pub use scoring::STATE_FILE;

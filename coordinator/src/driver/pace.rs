@@ -6,7 +6,7 @@ use medevo_core::api::{Event, Input, Millis, View};
 use medevo_types::messages::Report;
 
 use super::Status;
-use crate::run_dir::now_ms;
+use crate::run_dir::{born, host, now_ms};
 
 /// Tokens are counted over this long.
 const WINDOW: Millis = 15_000;
@@ -18,6 +18,8 @@ const STEPS: usize = 20;
 pub struct Pace {
     run: String,
     started_at: u64,
+    host: String,
+    born: u64,
     tokens: VecDeque<(Millis, u64)>,
     /// Stage that the commits below belong to: steps of different stages take different times.
     stage: String,
@@ -33,6 +35,8 @@ impl Pace {
         Self {
             run,
             started_at: now_ms(),
+            host: host(),
+            born: born(std::process::id()).unwrap_or(0),
             tokens: VecDeque::new(),
             stage: String::new(),
             commits: VecDeque::new(),
@@ -88,6 +92,8 @@ impl Pace {
             run: self.run.clone(),
             view,
             pid: std::process::id(),
+            host: self.host.clone(),
+            born: self.born,
             started_at: self.started_at,
             updated_at: now_ms(),
             tokens_per_s,

@@ -90,6 +90,11 @@ pub(super) fn unfinished(checkpoints: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).filter(tried).collect()
 }
 
+/// Takes away what tries at a checkpoint left that came to nothing. Call it once the run's driver has left.
+pub(crate) fn tidy(checkpoints: &Path) {
+    delete(&unfinished(checkpoints));
+}
+
 /// Deletes old checkpoints, the manifest first: what is half-deleted is no checkpoint. A failure only
 /// costs space, so it is a warning.
 pub(super) fn delete(old: &[PathBuf]) {

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use medevo_core::api::Outcome;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{Children, Ended, Signals};
-use crate::{driver::Handle, progress::Progress, say::complain};
+use crate::{driver::Handle, progress::Progress, run_dir::STOPPED, say::complain};
 
 /// Redraw interval of the progress line.
 const REDRAW: Duration = Duration::from_millis(200);
+
+/// How long a driver that is to end at once may still wait for its store.
+pub(super) const AT_ONCE: Duration = Duration::from_secs(5);
+/// Longer than any run.
+const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// How a run ended.
 pub(super) struct Over {
@@ -31,6 +36,7 @@ pub(super) async fn attend(
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut asked, mut at_once) = (false, false);
+    let mut end = Instant::now() + FAR;
     loop {
         if let Some(outcome) = over.borrow_and_update().clone() {
             progress.finish();
@@ -49,21 +55,36 @@ pub(super) async fn attend(
                     nobody_left(driver, &ended).await;
                 }
             }
-            signal = signals.next() => {
+            ask = signals.next() => {
                 progress.finish();
-                if asked {
+                if ask.at_once || asked && ask.counts {
                     at_once = true;
-                    driver.abort(format!("stopped at once by a second {signal}; resume goes on from the \
-                                          last checkpoint")).await;
+                    end = end.min(Instant::now() + AT_ONCE);
+                    let again = if ask.at_once { "" } else { "a second " };
+                    driver
+                        .abort(format!(
+                            "{STOPPED} by {again}{}; resume goes on from the last checkpoint",
+                            ask.by
+                        ))
+                        .await;
                 } else {
+                    let at_once = if ask.counts { "again" } else { "Ctrl-C, twice" };
                     complain(format!(
-                        "{signal}: stopping after this step, with a checkpoint (again: at once)"
+                        "{}: stopping after this step, with a checkpoint ({at_once}: at once)",
+                        ask.by
                     ));
-                    driver.drain(signal.to_owned()).await;
+                    // The core keeps the first reason.
+                    driver.drain(ask.by).await;
                 }
-                asked = true;
+                asked |= ask.counts;
             }
             _ = redraw.tick() => progress.show(&status.borrow()),
+            () = sleep_until(end) => {
+                progress.finish();
+                let reason = format!("{STOPPED}, while its driver waited for something; resume goes on from the last \
+                                      checkpoint");
+                return Over { outcome: Outcome::Failed { reason }, at_once };
+            }
         }
     }
 }

@@ -15,13 +15,18 @@ use medevo_types::{WorkerId, messages::EngineSetup};
 use tokio::time::timeout;
 
 use super::{
-    Children, Exit, Signals, WorkerCommand, attend::attend, entrance::Entrance, roll::Roll,
+    Children, Exit, Signals, WorkerCommand,
+    attend::{AT_ONCE, Over, attend},
+    entrance::Entrance,
+    roll::Roll,
 };
 use crate::{
     copies::{Destination, mend},
-    driver::{Chronicle, CopyTo, Driver, Handle, Identity, Parts, Plan, Retention, Scores, millis},
+    driver::{
+        Chronicle, CopyTo, Driver, Handle, Identity, Parts, Plan, Retention, Scores, millis, tidy,
+    },
     leadership::Lead,
-    report,
+    logging, report,
     rpc::{Keeper, Refusals, Service},
     run_dir::RunDir,
     say::{complain, say},
@@ -57,6 +62,8 @@ pub(super) struct Task {
 /// What broke.
 pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Exit> {
     let Task { config, mut plan, run_dir, lead, local, entrance, copies } = task;
+    signals.heed(&run_dir)?;
+    logging::also_into(&run_dir.coordinator_log());
     // The directory's own words for itself: without symbolic links on the way.
     plan.spec.checkpoints = run_dir.checkpoints();
     let copying = Duration::from_secs_f64(config.checkpoint.timeout_s);
@@ -140,7 +147,7 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
     let hurried = over.at_once
         || tokio::select! {
             () = part(&driver, &mut children, &config) => false,
-            _ = signals.next() => true,
+            () = signals.hurry() => true,
         };
     if hurried {
         children.hurry(&mut Vec::new()).await;
@@ -149,9 +156,10 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         settle(&driver, copying, &mut signals).await;
     }
     driver.shutdown().await;
-    match timeout(LEAVE, task).await {
+    let leave = if over.at_once { AT_ONCE } else { LEAVE };
+    match timeout(leave, task).await {
         Ok(joined) => joined.context("the driver broke off")?,
-        Err(_) => tracing::error!("the driver did not leave within {} s", LEAVE.as_secs()),
+        Err(_) => tracing::error!("the driver did not leave within {} s", leave.as_secs()),
     }
     drop(roll);
     server.abort();
@@ -162,7 +170,8 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         );
         return Ok(Exit::Deposed);
     }
-    conclude(&config, &run_dir, &over.outcome)
+    tidy(&run_dir.checkpoints());
+    conclude(&config, &run_dir, &over)
 }
 
 /// Waits for the last copy, not longer than for any other, nor past a signal.
@@ -172,7 +181,7 @@ async fn settle(driver: &Handle, limit: Duration, signals: &mut Signals) {
     say(format!("waiting for the copy of {what}, up to {} s (Ctrl-C: not)", limit.as_secs()));
     tokio::select! {
         () = copying.settle(limit) => {}
-        _ = signals.next() => copying.settle(Duration::ZERO).await,
+        () = signals.hurry() => copying.settle(Duration::ZERO).await,
     }
 }
 
@@ -227,12 +236,12 @@ fn trains(config: &RunConfig) -> bool {
     config.stage.iter().any(|stage| !matches!(stage, StageSection::Evaluate(_)))
 }
 
-fn conclude(config: &RunConfig, run_dir: &RunDir, outcome: &Outcome) -> anyhow::Result<Exit> {
+fn conclude(config: &RunConfig, run_dir: &RunDir, over: &Over) -> anyhow::Result<Exit> {
     match report::write(run_dir.path()) {
         Ok(page) => say(format!("report: {}", page.display())),
         Err(error) => tracing::warn!("the report could not be written: {error:#}"),
     }
-    Ok(match outcome {
+    Ok(match &over.outcome {
         // Without training there is nothing to compare.
         Outcome::Done if !trains(config) => Exit::Done,
         Outcome::Done => {
@@ -248,6 +257,10 @@ fn conclude(config: &RunConfig, run_dir: &RunDir, outcome: &Outcome) -> anyhow::
                 run_dir.path().display()
             ));
             Exit::Drained
+        }
+        Outcome::Failed { reason } if over.at_once => {
+            say(format!("{reason}: `medevo-coord resume {}`", run_dir.path().display()));
+            Exit::Stopped
         }
         Outcome::Failed { reason } => {
             complain(format!("the run failed: {reason}"));

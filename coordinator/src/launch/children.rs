@@ -104,6 +104,7 @@ impl Children {
         let child = process
             .args(&command.arguments)
             .env("MEDEVO_TOKEN", &command.token)
+            .env("MEDEVO_LAUNCHER", std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors)

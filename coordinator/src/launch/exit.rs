@@ -15,6 +15,8 @@ pub enum Exit {
     Drained,
     /// Another coordinator has taken the run over.
     Deposed,
+    /// The run was stopped at once on request; it can be resumed from its last checkpoint.
+    Stopped,
 }
 
 impl From<Exit> for ExitCode {
@@ -25,6 +27,7 @@ impl From<Exit> for ExitCode {
             Exit::BadInput => 2,
             Exit::Drained => 3,
             Exit::Deposed => 4,
+            Exit::Stopped => 5,
         })
     }
 }

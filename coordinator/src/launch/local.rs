@@ -10,7 +10,7 @@ use super::{
     carry::{Local, Task, carry},
     describe,
     entrance::{Entrance, listen, security},
-    find_worker_binary,
+    find_worker_binary, gpus,
     lead::take_lead,
 };
 use crate::{
@@ -67,7 +67,16 @@ pub(super) async fn here(run: Run) -> anyhow::Result<Exit> {
         dry_run: run.dry_run,
         ignore_memory: run.ignore_memory,
     };
-    start(config, run.workers, run.run_dir, how).await
+    let typed = match run.workers {
+        None if RunConfig::says(&run.file, &run.set, "cluster.workers")
+            .map_err(Refused::because)? =>
+        {
+            Some(config.cluster.workers)
+        }
+        typed => typed,
+    };
+    let workers = gpus::for_workers(config.cluster.device, typed).await?;
+    start(config, workers, run.run_dir, how).await
 }
 
 /// Starts a run whose configuration is at hand.
@@ -99,13 +108,15 @@ pub async fn start(
     }
     let binary = worker_binary(local)?;
     let listener = listen(&config).await?;
+    // From here on something is made: a signal no longer ends this process halfway.
+    let signals = Signals::catch()?;
     let run_dir = RunDir::create(&place, &config).map_err(Refused::because)?;
     let entrance = Entrance::open(listener, security, how.token_file.as_deref(), &run_dir)?;
     let store = store::open(&config, run_dir.path()).map_err(Refused::because)?;
     store::require_new(&*store, &config.run.name).map_err(Refused::because)?;
     let lead = take_lead(&config, &run_dir, store, &entrance.address(&config)?).await?;
     let local = Local { workers: local, binary };
-    carry(Task { config, plan, run_dir, lead, local, entrance, copies }, Signals::catch()?).await
+    carry(Task { config, plan, run_dir, lead, local, entrance, copies }, signals).await
 }
 
 /// Where the run's checkpoints are copied to.
@@ -149,12 +160,13 @@ pub async fn resume(
     let plan = preflight::check(&config, &place, None)?;
     let binary = worker_binary(local)?;
     let listener = listen(&config).await?;
+    let signals = Signals::catch()?;
     run_dir.make_folders()?;
     let entrance = Entrance::open(listener, security(&config)?, token_file, &run_dir)?;
     let lead = take_lead(&config, &run_dir, store, &entrance.address(&config)?).await?;
     let copies = copies_if_any(&config).await?;
     let local = Local { workers: local, binary };
-    carry(Task { config, plan, run_dir, lead, local, entrance, copies }, Signals::catch()?).await
+    carry(Task { config, plan, run_dir, lead, local, entrance, copies }, signals).await
 }
 
 /// How many workers this machine starts. What was typed overrides the run file and is validated with it;

@@ -49,6 +49,7 @@ pub async fn serve(asked: Serve) -> anyhow::Result<Exit> {
     let mut signals = Signals::catch()?;
     let token_file = asked.token_file.as_deref();
     let (lead, entrance) = if asked.standby {
+        signals.heed_standing_by(&run_dir);
         let Some((lead, listener)) = stand_by(&config, &run_dir, &mut signals).await? else {
             return Ok(Exit::Drained);
         };

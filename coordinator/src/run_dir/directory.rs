@@ -202,6 +202,18 @@ impl RunDir {
         self.path.join("store.redb")
     }
 
+    /// The coordinator's log.
+    #[must_use]
+    pub fn coordinator_log(&self) -> PathBuf {
+        self.logs().join("coordinator.log")
+    }
+
+    /// What an operator asks of the run.
+    #[must_use]
+    pub fn request_file(&self) -> PathBuf {
+        self.path.join("request.json")
+    }
+
     /// The report.
     #[must_use]
     pub fn report_file(&self) -> PathBuf {

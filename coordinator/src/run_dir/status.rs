@@ -6,6 +6,16 @@ use anyhow::Context;
 use medevo_core::View;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    process::{born, host},
+    time::now_ms,
+};
+
+/// How a run that was ended by a request or a second signal says so, at the beginning of its reason.
+pub const STOPPED: &str = "stopped at once";
+/// Silence of a coordinator on another machine after which it is taken for gone, milliseconds. It writes twice a second.
+const SILENCE: u64 = 30_000;
+
 /// Where the run stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -15,6 +25,12 @@ pub struct Status {
     pub view: View,
     /// Process id of the coordinator.
     pub pid: u32,
+    /// The machine that it runs on.
+    #[serde(default)]
+    pub host: String,
+    /// When that process began, in ticks since its machine did: tells it from a later one with its number.
+    #[serde(default)]
+    pub born: u64,
     /// When this coordinator started, milliseconds since 1970.
     pub started_at: u64,
     /// When this was written, milliseconds since 1970.
@@ -58,12 +74,46 @@ impl Status {
     }
 }
 
-/// Whether the coordinator that wrote a status still runs here. The command line is looked at too: a
-/// process id may be in use by another program by now, and a dead process that nobody has reaped has none.
-#[must_use]
-pub fn process_alive(pid: u32) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-        let program = line.split(|b| *b == 0).next().unwrap_or_default();
-        String::from_utf8_lossy(program).contains("medevo-coord")
-    })
+/// How a run has ended, as far as its status tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Every stage is done.
+    Done,
+    /// Drained on request, with a checkpoint.
+    Drained,
+    /// Stopped at once on request.
+    Stopped,
+    /// Failed.
+    Failed,
+}
+
+impl Status {
+    /// How the run has ended; none while it has not.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        let (phase, words) = (self.view.phase.as_str(), self.view.explain.as_str());
+        match phase {
+            "finished" if words.starts_with("drained") => Some(Ending::Drained),
+            "finished" => Some(Ending::Done),
+            "failed" if words.contains(STOPPED) => Some(Ending::Stopped),
+            "failed" => Some(Ending::Failed),
+            _ => None,
+        }
+    }
+
+    /// Whether the coordinator that wrote this was on this machine.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.host.is_empty() || self.host == host()
+    }
+
+    /// Whether the coordinator that wrote this still runs: here by its process, elsewhere by its last word.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        if self.is_here() {
+            born(self.pid).is_some_and(|now| now == self.born)
+        } else {
+            self.ending().is_none() && now_ms().abs_diff(self.updated_at) < SILENCE
+        }
+    }
 }

@@ -11,16 +11,20 @@ use super::{
 #[must_use]
 pub fn render_status(status: &Status, alive: bool) -> String {
     let view = &status.view;
-    let over = ["finished", "failed"].contains(&view.phase.as_str());
+    let over = status.ending().is_some();
     let mut text = String::new();
     // Writing to a String cannot fail, so the results below say nothing.
     let _ = writeln!(text, "run         {}", status.run);
     let state = match (alive, over) {
         (_, true) => view.explain.clone(),
         (true, false) => format!("{} ({})", view.phase, view.explain),
-        (false, false) => format!(
+        (false, false) if status.is_here() => format!(
             "stopped in phase {} (coordinator {} is gone; `medevo-coord resume` goes on)",
             view.phase, status.pid
+        ),
+        (false, false) => format!(
+            "no word in phase {} (coordinator {} on {} is silent; if it is gone, `medevo-coord resume` goes on)",
+            view.phase, status.pid, status.host
         ),
     };
     let _ = writeln!(text, "state       {state}");
@@ -31,6 +35,9 @@ pub fn render_status(status: &Status, alive: bool) -> String {
         "counters    policy {}, generation {}, term {}",
         view.policy, view.generation, view.term
     );
+    if alive {
+        let _ = writeln!(text, "led by      process {} on {}", status.pid, status.host);
+    }
     if let Some(rate) = status.tokens_per_s {
         let _ = writeln!(text, "speed       {rate:.0} tokens/s");
     }

@@ -16,6 +16,6 @@ pub use contract::{Collective, CollectiveError};
 pub use gloo::Gloo;
 pub use in_process::InProcess;
 pub use memory_store::MemoryStore;
-pub use nccl::{Nccl, load_libtorch_cuda};
+pub use nccl::{Nccl, load_libtorch_cuda, probe};
 pub use rendezvous::Rendezvous;
 pub use solo::Solo;

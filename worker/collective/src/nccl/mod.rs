@@ -9,6 +9,7 @@ mod communicator;
 mod fake;
 mod ffi;
 mod load;
+pub mod probe;
 #[cfg(test)]
 mod tests;
 mod undertaker;
