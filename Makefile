@@ -1,8 +1,10 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-.PHONY: help setup setup-peers setup-services build demo demo-full test lint docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos resume-table setup-s3 sim sim-scale interrupts clean
+# A command whose output is kept fails as it would without.
+SHELL := /bin/bash -o pipefail
+.PHONY: help setup setup-peers setup-services build demo demo-full test lint deny docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos chaos-table resume-table setup-s3 sim sim-scale driver-scale scale-table interrupts clean
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: ## libtorch and protoc into .venv (idempotent)
 	@ops/setup
@@ -31,6 +33,9 @@ test: build setup-peers setup-services setup-s3 ## every test, with real process
 lint: setup ## formatting, clippy with warnings denied, licences
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@ops/licences
+
+deny: ## cargo-deny on the same list of licences (installs it under .tools once: some minutes)
 	@ops/deny
 
 docs: build ## docs/config.md from the code
@@ -52,33 +57,39 @@ BENCH += --smoke
 endif
 
 bench: build setup-peers ## medevo beside TRL and transformers: time, tokens, memory (an hour on 2 cores; SMOKE=1: a minute, tiny)
-	cargo build -p medevo-engine --example bench
+	cargo build --workspace --example bench
 	$(BENCH) $(ARGS)
 
 bench-table: ## the last bench's results into docs/measurements.md
 	ops/bench/table.py runs/bench/results.json --into docs/measurements.md
 
 bench-cost: build setup-peers ## the cost of a step over questions and N, into docs/cost.svg
-	cargo build -p medevo-engine --example bench
+	cargo build --workspace --example bench
 	.peers/bin/python ops/bench/cost.py measure --out ops/bench/cost.json
 	.peers/bin/python ops/bench/cost.py draw ops/bench/cost.json docs/cost.svg
 
 bench-profile: build setup-peers ## where the engine's time goes, by perf
-	cargo build -p medevo-engine --example bench
+	cargo build --workspace --example bench
 	.peers/bin/python ops/bench/phases.py $(ARGS)
 
 soak: build ## 500 steps with real processes; memory, file handles and threads must not grow
-	cargo test -p medevo-tests --test soak -- --nocapture
+	STEPS=500 cargo test --workspace --test soak -- --nocapture
 
 chaos: build ## the kill matrix, into target/chaos/kill-matrix.json (RUNS=n a cell; VICTIM, PHASE: only these); with SEED=k MINUTES=m a random schedule instead
 ifdef SEED
-	SEED=$(SEED) MINUTES=$(or $(MINUTES),5) cargo test -p medevo-tests --test schedule -- --ignored --nocapture
+	SEED=$(SEED) MINUTES=$(or $(MINUTES),5) cargo test --workspace --test schedule -- --ignored --nocapture
 else
-	RUNS=$(or $(RUNS),3) VICTIM="$(VICTIM)" PHASE="$(PHASE)" cargo test -p medevo-tests --test kill_matrix -- --ignored --nocapture
+	@mkdir -p target/chaos
+	RUNS=$(or $(RUNS),3) VICTIM="$(VICTIM)" PHASE="$(PHASE)" cargo test --workspace --test kill_matrix -- --ignored --nocapture | tee target/chaos/kill-matrix.txt
 endif
 
-resume-table: build ## interrupted and resumed against never interrupted: figures, weights, moments
-	ALL=1 cargo test -p medevo-tests --test resume -- --nocapture --test-threads 1
+chaos-table: ## the last kill matrix into docs/measurements.md
+	ops/bench/paste.py chaos target/chaos/kill-matrix.txt
+
+resume-table: build ## interrupted and resumed against never interrupted, into docs/measurements.md
+	@mkdir -p target/chaos
+	ALL=1 cargo test --workspace --test resume -- --nocapture --test-threads 1 | tee target/chaos/resume.txt
+	ops/bench/paste.py resume target/chaos/resume.txt
 
 interrupts: build ## 50 launches, each interrupted at a random moment (LAUNCHES=n, SEED=k): no process, no lock, no half-written file
 	LAUNCHES=$(or $(LAUNCHES),50) SEED=$(or $(SEED),7) cargo test --workspace --test interrupted -- --nocapture
@@ -86,13 +97,20 @@ interrupts: build ## 50 launches, each interrupted at a random moment (LAUNCHES=
 machinery: build ## what leases, ballots, digests and checkpoints cost a step (after `make demo`)
 	ops/bench/machinery.py
 
-SIM = cargo test -p medevo-sim --test schedules -- --nocapture
+SIM = cargo test --workspace --test schedules -- --nocapture
 
 sim: ## a simulated cluster on random schedules (SEEDS=20000: more of them; SEED=4711: one, with its trace)
 	$(if $(SEED),MEDEVO_SIM_SEED=$(SEED) )$(if $(SEEDS),MEDEVO_SIM_SEEDS=$(SEEDS) )$(SIM)
 
 sim-scale: ## what the core costs at 1,000 workers and 10,000 groups a step
-	cargo run --release -p medevo-sim --example scale
+	@mkdir -p target/chaos
+	cargo run --release -p medevo-sim --example scale | tee target/chaos/scale.txt
+
+driver-scale: build ## the same with the whole driver and its scorer: milliseconds of a step's phases
+	cargo test --workspace --test thousand -- --ignored --nocapture
+
+scale-table: ## the last of these into docs/measurements.md
+	ops/bench/paste.py scale target/chaos/scale.txt
 
 fuzz: setup ## the decoder of the control plane, with libFuzzer, for a minute (SECONDS=600: longer)
 	@ops/fuzz $(SECONDS)

@@ -1,4 +1,4 @@
-//! 500 steps through the real processes: coordinator and workers must not grow. Host memory that grows until the
+//! Hundreds of steps through the real processes: coordinator and workers must not grow. Host memory that grows until the
 //! run is killed at some hundredth step is what users of other systems report.
 
 use std::{
@@ -13,7 +13,8 @@ use medevo_tests::{
     process::{until, wait, worker_pid},
 };
 
-const STEPS: u64 = 500;
+/// Steps in a test run; `make soak` takes 500.
+const STEPS: u64 = 350;
 /// Caches fill and allocators settle in the first steps; all images have been seen several times by then.
 const SETTLED: u64 = 100;
 /// Steps between two checkpoints.
@@ -28,10 +29,12 @@ const SHARE: f64 = 0.05;
 const SLACK_KIB: f64 = 4096.0;
 const DEADLINE: Duration = Duration::from_secs(900);
 
-/// Fails when 400 steps of training, with their checkpoints, cost a process memory, handles or threads that it
+/// Fails when a hundred and more steps of training, with their checkpoints, cost a process memory, handles or threads that it
 /// does not give back.
 #[test]
-fn five_hundred_steps_cost_no_memory() {
+fn hundreds_of_steps_cost_no_memory() {
+    let steps =
+        std::env::var("STEPS").map_or(STEPS, |steps| steps.parse().expect("STEPS is a number"));
     let lab = Lab::new();
     let dir = lab.run_dir("soak");
     let mut command = lab.launch("soak", 2);
@@ -41,7 +44,7 @@ fn five_hundred_steps_cost_no_memory() {
     command.env("MALLOC_MMAP_THRESHOLD_", "65536").env("MALLOC_TRIM_THRESHOLD_", "65536");
     for setting in [
         "stage.warm-start.steps=1",
-        &format!("stage.adapt.steps={}", STEPS - 1),
+        &format!("stage.adapt.steps={}", steps - 1),
         "stage.adapt.questions=2",
         "stage.adapt.rollout.n=4",
         "stage.adapt.rollout.max_new_tokens=4",
@@ -60,7 +63,7 @@ fn five_hundred_steps_cost_no_memory() {
     let (mut events, mut line, mut step) = (BufReader::new(file), String::new(), 0);
     let mut looks: Vec<Vec<Footprint>> = vec![Vec::new(); processes.len()];
     let deadline = Instant::now() + DEADLINE;
-    while child.try_wait().expect("a child can be waited for").is_none() && step < STEPS {
+    while child.try_wait().expect("a child can be waited for").is_none() && step < steps {
         assert!(Instant::now() < deadline, "step {step} after {DEADLINE:?}");
         // A line that is still being written is completed by a later read.
         while events.read_line(&mut line).expect("events.jsonl can be read") > 0
@@ -75,12 +78,12 @@ fn five_hundred_steps_cost_no_memory() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let said = wait(child).expect_code(0);
-    History::read(&dir).check(STEPS);
+    History::read(&dir).check(steps);
     until("the workers end", || processes.iter().all(|(_, pid)| Footprint::of(*pid, 0).is_none()));
 
     let mut grown = Vec::new();
     for ((name, _), looks) in processes.iter().zip(&looks) {
-        grown.extend(judge(name, looks));
+        grown.extend(judge(name, looks, steps));
     }
     assert!(grown.is_empty(), "{}\n{}", grown.join("\n"), said.said());
 }
@@ -88,14 +91,14 @@ fn five_hundred_steps_cost_no_memory() {
 type Count = fn(&Footprint) -> usize;
 
 /// What has grown in one process; prints its figures.
-fn judge(name: &str, looks: &[Footprint]) -> Vec<String> {
+fn judge(name: &str, looks: &[Footprint], steps: u64) -> Vec<String> {
     let settled: Vec<Footprint> =
-        looks.iter().copied().filter(|look| look.step >= SETTLED && look.step < STEPS).collect();
+        looks.iter().copied().filter(|look| look.step >= SETTLED && look.step < steps).collect();
     let floor = floor(&settled, BLOCK);
     assert!(floor.len() >= 10, "{name}: looks at only {} times {BLOCK} steps", floor.len());
     let slope = growth_kib_per_step(&floor);
     let mean = floor.iter().map(|look| look.resident_kib).sum::<f64>() / floor.len() as f64;
-    let total = slope * (STEPS - SETTLED) as f64;
+    let total = slope * (steps - SETTLED) as f64;
     println!(
         "{name}: {:.1} MiB, {slope:+.2} KiB a step, {:+.2} % in all",
         mean / 1024.0,

@@ -86,6 +86,11 @@ pub fn config(stages: &str) -> RunConfig {
 
 /// A data set of eight questions; answers are `{answer} {index}`.
 pub fn dataset(name: &str, answer: &str) -> Dataset {
+    dataset_of(name, answer, 8)
+}
+
+/// As [`dataset`], of so many.
+pub fn dataset_of(name: &str, answer: &str, questions: usize) -> Dataset {
     let question = |index: usize| Question {
         id: medevo_types::SampleId(format!("{name}/{index}")),
         images: vec![format!("/images/{name}-{index}.png").into()],
@@ -95,8 +100,10 @@ pub fn dataset(name: &str, answer: &str) -> Dataset {
     };
     Dataset {
         name: name.into(),
-        questions: (0..8).map(question).collect(),
-        references: (0..8).map(|index| Some(Reference::new(format!("{answer} {index}")))).collect(),
+        questions: (0..questions).map(question).collect(),
+        references: (0..questions)
+            .map(|index| Some(Reference::new(format!("{answer} {index}"))))
+            .collect(),
     }
 }
 
@@ -105,6 +112,7 @@ pub struct Run {
     pub dir: RunDir,
     pub store: Memory,
     pub config: RunConfig,
+    pub target: Dataset,
     _folder: tempfile::TempDir,
 }
 
@@ -116,11 +124,12 @@ impl Run {
         config.model.path = folder.path().join("model");
         fs::create_dir(&config.model.path).expect("a folder");
         let dir = RunDir::create(&folder.path().join("run"), &config).expect("a new run directory");
-        Self { dir, store: Memory::default(), config, _folder: folder }
+        let target = dataset("target", CANARY);
+        Self { dir, store: Memory::default(), config, target, _folder: folder }
     }
 
     pub fn plan(&self) -> Plan {
-        let datasets = [dataset("source", "liver"), dataset("target", CANARY)];
+        let datasets = [dataset("source", "liver"), self.target.clone()];
         resolve(&self.config, &datasets, &self.dir.checkpoints()).expect("a run that makes sense")
     }
 
