@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod etcd;
 pub mod footprint;
 pub mod history;
+pub mod k8s;
 pub mod lab;
 pub mod process;
 pub mod s3;

@@ -1,6 +1,7 @@
 //! The worker's main loop: ask, do, report.
 
 use std::{
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -42,6 +43,8 @@ pub struct Plan {
     pub join_deadline: Duration,
     /// How long to wait for a coordinator that has gone.
     pub leader_grace: Duration,
+    /// Touched each time that the worker, once let in, asks for work: what probes look at.
+    pub alive: Option<PathBuf>,
     /// Test-only deaths.
     pub fault: Fault,
 }
@@ -178,6 +181,7 @@ async fn serve(
     let mut pace = Pace::default();
     loop {
         pace.asking();
+        touch(plan.alive.as_deref());
         let directive = match client.next(tag, plan.leader_grace).await? {
             Ok(Directive::Stop { reason }) => return Ok(Leave::Over(reason)),
             Ok(Directive::Wait { reason }) => {
@@ -219,6 +223,14 @@ async fn serve(
             // The same directive comes again until its report is taken.
             pace.slow_down().await;
         }
+    }
+}
+
+fn touch(alive: Option<&Path>) {
+    if let Some(path) = alive
+        && let Err(error) = std::fs::write(path, b"")
+    {
+        tracing::warn!(%error, "{} cannot be written", path.display());
     }
 }
 

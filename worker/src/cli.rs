@@ -18,7 +18,9 @@ Examples:
   medevo-worker init --config ops/demo/tiny-qwen2.5-vl --seed 0 --out /tmp/tiny
   medevo-worker merge --adapter runs/x/checkpoints/step-000100 --out /tmp/merged
 
-Exit codes: 0 done, 1 could not go on (the last line says why), 2 wrong arguments, 143 SIGTERM.
+Exit codes: 0 done, 1 could not go on (the last line says why), 2 wrong arguments, 3 the run was drained
+(`medevo-coord resume` goes on, with workers), 143 SIGTERM.
+MEDEVO_ALIVE names a file that is touched each time that a worker asks for work.
 RUST_LOG sets the log level (error, warn, info, debug); logs go to stderr and hold no questions or answers.";
 
 /// Label-free test-time reinforcement learning: a worker, and its engine by hand.

@@ -1,10 +1,10 @@
 //! `medevo-worker join`.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use medevo_rpc::{Locate, Security};
-use medevo_types::WorkerId;
+use medevo_types::{WorkerId, messages::DRAINED};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -17,8 +17,12 @@ use crate::{
     whereabouts::RunDir,
 };
 
+/// Environment variable that names [`Plan::alive`].
+const ALIVE_VARIABLE: &str = "MEDEVO_ALIVE";
 /// Exit code after SIGTERM, as shells count it.
 const TERMINATED: u8 = 128 + 15;
+/// Exit code when the run was drained: who goes on with it needs this worker again.
+const RUN_DRAINED: u8 = 3;
 
 /// Joins a run and works until it is over, or until SIGTERM.
 ///
@@ -47,6 +51,7 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         address: args.address,
         join_deadline: Duration::from_secs(args.join_deadline),
         leader_grace: Duration::from_secs(args.leader_grace),
+        alive: std::env::var_os(ALIVE_VARIABLE).map(PathBuf::from),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Control messages only: the engine has a thread of its own.
@@ -60,8 +65,10 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
         let stopped = tokio::select! {
             outcome = agent::run(plan, port::on_device(args.device)) => {
-                tracing::info!(reason = outcome?, "leaving: the run is over for this worker");
-                return anyhow::Ok(ExitCode::SUCCESS);
+                let reason = outcome?;
+                tracing::info!(reason, "leaving: the run is over for this worker");
+                let drained = reason.starts_with(DRAINED);
+                return anyhow::Ok(if drained { RUN_DRAINED.into() } else { ExitCode::SUCCESS });
             }
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",

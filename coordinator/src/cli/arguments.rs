@@ -24,7 +24,8 @@ Exit codes:
 
 Environment:
   RUST_LOG      what to log to standard error (default: warn,tarpc=error)
-  MEDEVO_TOKEN  join token, so that workers elsewhere can take part (default: a new one per run)";
+  MEDEVO_TOKEN  join token, so that workers elsewhere can take part (default: a new one per run)
+  MEDEVO_ALIVE  file that is touched while this coordinator leads and its loop turns, or stands by";
 
 /// Label-free reinforcement learning of medical vision-language models at test time.
 #[derive(Debug, Parser)]
@@ -96,6 +97,9 @@ pub enum Command {
         /// File with the join token (default: MEDEVO_TOKEN, else the token in the run directory).
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
+        /// Host name or address, without port, at which workers reach this coordinator (default: `cluster.advertise`).
+        #[arg(long, value_name = "HOST")]
+        advertise: Option<String>,
         /// Wait while another coordinator leads, and take over when it is gone.
         #[arg(long)]
         standby: bool,
@@ -150,10 +154,10 @@ pub enum Command {
     /// Say where a run stands and what it waits for.
     #[command(
         after_help = "Examples:\n  medevo-coord status runs/demo\n  medevo-coord status runs/demo \
-                            --json\n  watch -n 1 medevo-coord status runs/demo"
+                            --json\n  medevo-coord status k8s:medevo/demo\n  watch -n 1 medevo-coord status runs/demo"
     )]
     Status {
-        /// The run directory.
+        /// The run directory; `k8s:RUN` or `k8s:NAMESPACE/RUN` for a run on Kubernetes.
         run_dir: PathBuf,
         /// Print the status file as it is.
         #[arg(long)]

@@ -16,7 +16,7 @@ use clap::Parser;
 use arguments::{CertsCommand, Command, DataCommand, DocsCommand};
 
 use crate::{
-    launch::{self, Exit, Run, Serve},
+    launch::{self, Exit, Run, Serve, remote},
     preflight::Refused,
     say::{complain, say},
 };
@@ -62,8 +62,9 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
                 Run { file, on, set, workers, run_dir, token_file, dry_run, ignore_memory, wait };
             attended(launch::launch(run))
         }
-        Command::Serve { target, set, run_dir, token_file, standby } => {
-            attended(launch::serve(Serve { target, set, run_dir, token_file, standby }))
+        Command::Serve { target, set, run_dir, token_file, advertise, standby } => {
+            let serve = Serve { target, set, run_dir, token_file, advertise, standby };
+            attended(launch::serve(serve))
         }
         Command::Plan(arguments) => plan::plan(arguments),
         Command::Resume { run_dir, workers, token_file } => {
@@ -71,7 +72,10 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Evaluate(arguments) => attended(evaluate::evaluate(arguments)),
         Command::Fetch { url, dir, endpoint } => attended(fetch::fetch(url, dir, endpoint)),
-        Command::Status { run_dir, json } => show::status(&run_dir, json),
+        Command::Status { run_dir, json } => match remote::Target::of(&run_dir) {
+            Some(target) => attended(remote::status(target?, json)),
+            None => show::status(&run_dir, json),
+        },
         Command::Report { run_dir } => show::report(&run_dir),
         Command::Compare { run_dirs } => show::compare(&run_dirs),
         Command::Data(DataCommand::Check { path }) => data::check(&path),

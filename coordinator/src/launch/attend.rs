@@ -5,7 +5,7 @@ use std::time::Duration;
 use medevo_core::api::Outcome;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Children, Ended, Signals};
+use super::{Children, Ended, Signals, alive::Alive};
 use crate::{driver::Handle, progress::Progress, say::complain};
 
 /// Redraw interval of the progress line.
@@ -31,6 +31,7 @@ pub(super) async fn attend(
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut asked, mut at_once) = (false, false);
+    let (alive, mut shown_at) = (Alive::from_env(), 0);
     loop {
         if let Some(outcome) = over.borrow_and_update().clone() {
             progress.finish();
@@ -63,7 +64,15 @@ pub(super) async fn attend(
                 }
                 asked = true;
             }
-            _ = redraw.tick() => progress.show(&status.borrow()),
+            _ = redraw.tick() => {
+                let status = status.borrow();
+                progress.show(&status);
+                // Only a driver whose loop turns brings a later one.
+                if status.updated_at != shown_at {
+                    shown_at = status.updated_at;
+                    alive.touch();
+                }
+            }
         }
     }
 }

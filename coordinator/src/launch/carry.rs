@@ -15,7 +15,8 @@ use medevo_types::{WorkerId, messages::EngineSetup};
 use tokio::time::timeout;
 
 use super::{
-    Children, Exit, Signals, WorkerCommand, attend::attend, entrance::Entrance, roll::Roll,
+    Children, Exit, Signals, WorkerCommand, alive::Alive, attend::attend, entrance::Entrance,
+    roll::Roll,
 };
 use crate::{
     copies::{Destination, mend},
@@ -136,6 +137,7 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
 
     let over = attend(&driver, &mut children, &mut signals, local.workers > 0).await;
 
+    let _parting = Alive::from_env().keep();
     // The workers are told to stop by the driver; the processes are then waited for, and reaped.
     let hurried = over.at_once
         || tokio::select! {
