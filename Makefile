@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 # A command whose output is kept fails as it would without.
 SHELL := /bin/bash -o pipefail
-.PHONY: help setup setup-peers setup-services build demo demo-full test lint deny docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos chaos-table resume-table setup-s3 sim sim-scale driver-scale scale-table interrupts clean
+.PHONY: help setup setup-peers setup-services build demo demo-full test lint deny docs goldens peers bench bench-table bench-cost bench-profile soak fuzz gpu machinery chaos chaos-table resume-table setup-s3 setup-k8s container-check sim sim-scale driver-scale scale-table interrupts clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,12 @@ setup-services: ## etcd from Debian, for the tests that run it (idempotent)
 
 setup-s3: ## an S3 server for the tests into .s3 (idempotent)
 	@ops/setup-s3
+
+setup-k8s: ## kubectl and a validator of manifests into .k8s (idempotent)
+	@ops/setup-k8s
+
+container-check: build ## the images' runtime stages in a debootstrap root (as root; a few minutes)
+	@ops/container-check
 
 build: setup ## the two binaries, into target/debug
 	cargo build --bins

@@ -62,7 +62,7 @@ fn that_is_asked_to_leave() {
     }
     cluster.until_committed(4);
     cluster.signal("w1", "TERM");
-    cluster.expect_end("w1", 0);
+    cluster.expect_end("w1", 143);
     cluster.expect_done();
     let history = History::read(cluster.dir());
     history.check(STEPS);

@@ -6,6 +6,7 @@ pub mod commands;
 pub mod etcd;
 pub mod footprint;
 pub mod history;
+pub mod k8s;
 pub mod lab;
 pub mod process;
 pub mod s3;

@@ -1,6 +1,7 @@
 //! The worker's main loop: ask, do, report.
 
 use std::{
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -42,6 +43,8 @@ pub struct Plan {
     pub join_deadline: Duration,
     /// How long to wait for a coordinator that has gone.
     pub leader_grace: Duration,
+    /// Touched each time that the worker, once let in, asks for work: what probes look at.
+    pub alive: Option<PathBuf>,
     /// Test-only deaths.
     pub fault: Fault,
     /// Becomes true when the worker is to leave on purpose, see [`run`].
@@ -188,6 +191,7 @@ async fn serve(
     let mut engaged = false;
     loop {
         pace.asking();
+        touch(plan.alive.as_deref());
         let answer = tokio::select! {
             biased;
             () = asked_to(&mut leaving), if !engaged => return Ok(farewell(client, tag).await),
@@ -264,6 +268,14 @@ async fn farewell(client: &Client, tag: &WorkerTag) -> Leave {
         Err(error) => tracing::warn!("the coordinator was not told: {error}"),
     }
     Leave::Over("it was asked to leave".to_owned())
+}
+
+fn touch(alive: Option<&Path>) {
+    if let Some(path) = alive
+        && let Err(error) = std::fs::write(path, b"")
+    {
+        tracing::warn!(%error, "{} cannot be written", path.display());
+    }
 }
 
 /// Keeps a coordinator that answers at once, but gives no work, from being asked without pause. Long

@@ -18,7 +18,9 @@ Examples:
   medevo-worker init --config ops/demo/tiny-qwen2.5-vl --seed 0 --out /tmp/tiny
   medevo-worker merge --adapter runs/x/checkpoints/step-000100 --out /tmp/merged
 
-Exit codes: 0 done, 1 could not go on (the last line says why), 2 wrong arguments, 143 SIGTERM.
+Exit codes: 0 done, 1 could not go on (the last line says why), 2 wrong arguments, 3 the run was drained
+(`medevo-coord resume` goes on, with workers), 143 SIGTERM.
+MEDEVO_ALIVE names a file that is touched each time that a worker asks for work.
 RUST_LOG sets the log level (error, warn, info, debug); logs go to stderr and hold no questions or answers.";
 
 /// Label-free test-time reinforcement learning: a worker, and its engine by hand.
@@ -102,7 +104,7 @@ pub struct JoinArgs {
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub leader_grace: u64,
     /// How long to go on after SIGTERM or SIGINT with what other workers wait for, seconds; then the worker leaves
-    /// whatever it does.
+    /// whatever it does. Exit code 143 in both cases.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub leave_grace: u64,
     /// Have the system kill this process when the one that started it ends (Linux).

@@ -1,10 +1,10 @@
 //! `medevo-worker join`.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use medevo_rpc::{Locate, Security};
-use medevo_types::WorkerId;
+use medevo_types::{WorkerId, messages::DRAINED};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -21,8 +21,12 @@ use crate::{
     whereabouts::RunDir,
 };
 
-/// Exit code of a worker that left at once, as shells count SIGTERM.
+/// Environment variable that names [`Plan::alive`].
+const ALIVE_VARIABLE: &str = "MEDEVO_ALIVE";
+/// Exit code of a worker that was told to leave, as shells count SIGTERM: whoever runs it may want another.
 const TERMINATED: u8 = 128 + 15;
+/// Exit code when the run was drained: who goes on with it needs this worker again.
+const RUN_DRAINED: u8 = 3;
 
 /// Joins a run and works until it is over, or until SIGTERM or SIGINT has it leave after the current step.
 ///
@@ -52,6 +56,7 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         address: args.address,
         join_deadline: Duration::from_secs(args.join_deadline),
         leader_grace: Duration::from_secs(args.leader_grace),
+        alive: std::env::var_os(ALIVE_VARIABLE).map(PathBuf::from),
         leaving: leaving.subscribe(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,8 +75,14 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         loop {
             let signal = tokio::select! {
                 outcome = &mut work => {
-                    tracing::info!(reason = outcome?, "leaving");
-                    return anyhow::Ok(ExitCode::SUCCESS);
+                    let reason = outcome?;
+                    tracing::info!(reason, "leaving");
+                    let drained = reason.starts_with(DRAINED);
+                    return anyhow::Ok(match until {
+                        Some(_) => TERMINATED.into(),
+                        None if drained => RUN_DRAINED.into(),
+                        None => ExitCode::SUCCESS,
+                    });
                 }
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",

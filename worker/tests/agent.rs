@@ -201,6 +201,7 @@ fn plan(coordinator: &str, worker: &str) -> Plan {
         address: "127.0.0.1".to_owned(),
         join_deadline: Duration::from_secs(10),
         leader_grace: Duration::from_secs(10),
+        alive: None,
         fault: Fault::none(),
         leaving: tokio::sync::watch::Sender::new(false).subscribe(),
     }

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod document;
 mod error;
+mod k8s;
 mod parse;
 mod raw;
 mod reference;
@@ -18,6 +19,7 @@ mod validate;
 
 pub use checkpoint::{BestIs, CheckpointSection};
 pub use error::{ConfigErrors, ConfigProblem, Place};
+pub use k8s::{K8sSection, is_object_name};
 pub use raw::*;
 pub use reference::reference_markdown;
 pub use store::{StoreKind, StoreSection};

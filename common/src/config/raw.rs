@@ -9,7 +9,7 @@ use medevo_types::settings::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{checkpoint::CheckpointSection, store::StoreSection};
+use super::{checkpoint::CheckpointSection, k8s::K8sSection, store::StoreSection};
 
 /// A run: which model, which data, which stages, on how many workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -306,6 +306,9 @@ pub struct ClusterSection {
     /// Memory of each worker's GPU, GiB: a run that needs more is refused before it starts. 0: not known with
     /// `device = "cuda"`, and otherwise the workers share this machine's memory evenly.
     pub device_memory_gib: f64,
+    /// On Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k8s: Option<K8sSection>,
 }
 
 impl Default for ClusterSection {
@@ -333,6 +336,7 @@ impl Default for ClusterSection {
             max_attempts: 5,
             prompts_per_unit: 4,
             device_memory_gib: 0.0,
+            k8s: None,
         }
     }
 }

@@ -140,6 +140,7 @@ fn kind_of(schema: &Value) -> &'static str {
         "number" => "number",
         "boolean" => "boolean",
         "array" => "list of text",
+        "object" => "table of text",
         _ => "text",
     }
 }

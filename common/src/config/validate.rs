@@ -61,6 +61,7 @@ impl RunConfig {
         rules.run(&self);
         rules.cluster(&self);
         rules.store(&self.store);
+        rules.k8s(&self);
         rules.stages(&self);
         if let Some(lora) = &self.lora {
             rules.lora(lora);

@@ -2,7 +2,7 @@
 
 use medevo_types::{
     WorkerTag,
-    messages::{Rejection, Restore, Roster},
+    messages::{DRAINED, Rejection, Restore, Roster},
 };
 
 use crate::{
@@ -89,7 +89,7 @@ impl Core {
 fn farewell(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done => "the run is done".to_owned(),
-        Outcome::Drained { reason } => format!("the run is drained: {reason}"),
+        Outcome::Drained { reason } => format!("{DRAINED}: {reason}"),
         Outcome::Failed { reason } => format!("the run failed: {reason}"),
     }
 }

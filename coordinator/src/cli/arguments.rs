@@ -26,7 +26,8 @@ Exit codes:
 
 Environment:
   RUST_LOG      what to log to standard error (default: warn,tarpc=error)
-  MEDEVO_TOKEN  join token, so that workers elsewhere can take part (default: a new one per run)";
+  MEDEVO_TOKEN  join token, so that workers elsewhere can take part (default: a new one per run)
+  MEDEVO_ALIVE  file that is touched while this coordinator leads and its loop turns, or stands by";
 
 /// Label-free reinforcement learning of medical vision-language models at test time.
 #[derive(Debug, Parser)]
@@ -98,6 +99,9 @@ pub enum Command {
         /// File with the join token (default: MEDEVO_TOKEN, else the token in the run directory).
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
+        /// Host name or address, without port, at which workers reach this coordinator (default: `cluster.advertise`).
+        #[arg(long, value_name = "HOST")]
+        advertise: Option<String>,
         /// Wait while another coordinator leads, and take over when it is gone.
         #[arg(long)]
         standby: bool,
@@ -152,7 +156,7 @@ pub enum Command {
     /// Say where a run stands and what it waits for.
     #[command(
         after_help = "Examples:\n  medevo-coord status runs/demo\n  medevo-coord status runs/demo \
-                            --json\n  medevo-coord status runs/demo --watch\n\nExit codes: 0; with --watch those of \
+                            --json\n  medevo-coord status runs/demo --watch\n  medevo-coord status k8s:medevo/demo\n\nExit codes: 0; with --watch those of \
                             `launch`, and 1 if the coordinator is gone without a word."
     )]
     Status(operator::Status),

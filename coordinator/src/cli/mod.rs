@@ -2,6 +2,7 @@
 
 mod arguments;
 mod certs;
+mod cluster;
 mod data;
 mod doctor;
 mod evaluate;
@@ -20,7 +21,7 @@ use clap::Parser;
 use arguments::{CertsCommand, Command, DataCommand};
 
 use crate::{
-    launch::{self, Exit, Run, Serve},
+    launch::{self, Exit, Run, Serve, remote::Target},
     logging,
     preflight::Refused,
     say::{complain, say},
@@ -59,8 +60,9 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
                 Run { file, on, set, workers, run_dir, token_file, dry_run, ignore_memory, wait };
             attended(launch::launch(run))
         }
-        Command::Serve { target, set, run_dir, token_file, standby } => {
-            attended(launch::serve(Serve { target, set, run_dir, token_file, standby }))
+        Command::Serve { target, set, run_dir, token_file, advertise, standby } => {
+            let serve = Serve { target, set, run_dir, token_file, advertise, standby };
+            attended(launch::serve(serve))
         }
         Command::Plan(arguments) => plan::plan(arguments),
         Command::Resume { run_dir, workers, token_file } => {
@@ -68,15 +70,23 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Evaluate(arguments) => attended(evaluate::evaluate(arguments)),
         Command::Fetch { url, dir, endpoint } => attended(fetch::fetch(url, dir, endpoint)),
-        Command::Status(operator::Status { run_dir, json, watch: Some(seconds) }) => {
-            watch::watch(&run_dir, json, seconds)
-        }
-        Command::Status(operator::Status { run_dir, json, watch: None }) => {
-            show::status(&run_dir, json)
-        }
-        Command::Drain(arguments) => stop::drain(&arguments),
-        Command::Stop(arguments) => stop::stop(&arguments),
-        Command::Logs(arguments) => logs::logs(arguments),
+        Command::Status(asked) => match (Target::of(&asked.run_dir), asked.watch) {
+            (Some(target), _) => cluster::status(target?, &asked),
+            (None, Some(seconds)) => watch::watch(&asked.run_dir, asked.json, seconds),
+            (None, None) => show::status(&asked.run_dir, asked.json),
+        },
+        Command::Drain(asked) => match Target::of(&asked.run_dir) {
+            Some(target) => cluster::drain(target?, &asked),
+            None => stop::drain(&asked),
+        },
+        Command::Stop(asked) => match Target::of(&asked.run_dir) {
+            Some(target) => cluster::stop(target?, &asked),
+            None => stop::stop(&asked),
+        },
+        Command::Logs(asked) => match Target::of(&asked.run_dir) {
+            Some(target) => cluster::logs(target?, &asked),
+            None => logs::logs(asked),
+        },
         Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Report { run_dir } => show::report(&run_dir),
         Command::Compare { run_dirs } => show::compare(&run_dirs),

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 /// Say where a run stands.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// The run directory.
+    /// The run directory; `k8s:RUN` or `k8s:NAMESPACE/RUN` for a run on Kubernetes.
     pub run_dir: PathBuf,
     /// Print the status file as it is; with --watch one line each time.
     #[arg(long)]
@@ -22,7 +22,7 @@ pub struct Status {
 /// Ask a run to stop after its current step.
 #[derive(Debug, Args)]
 pub struct Drain {
-    /// The run directory.
+    /// The run directory; `k8s:RUN` or `k8s:NAMESPACE/RUN` for a run on Kubernetes.
     pub run_dir: PathBuf,
     /// Only ask; do not wait until the run has stopped.
     #[arg(long)]
@@ -35,7 +35,7 @@ pub struct Drain {
 /// Stop a run.
 #[derive(Debug, Args)]
 pub struct Stop {
-    /// The run directory.
+    /// The run directory; `k8s:RUN` or `k8s:NAMESPACE/RUN` for a run on Kubernetes.
     pub run_dir: PathBuf,
     /// Stop at once, without a checkpoint.
     #[arg(long, conflicts_with = "grace")]
@@ -48,7 +48,7 @@ pub struct Stop {
 /// Print the logs of a run.
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// The run directory.
+    /// The run directory; `k8s:RUN` or `k8s:NAMESPACE/RUN` for a run on Kubernetes.
     pub run_dir: PathBuf,
     /// Only the log of this worker; `coordinator` is the coordinator's.
     #[arg(long, value_name = "ID")]

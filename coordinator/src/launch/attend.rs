@@ -5,7 +5,7 @@ use std::time::Duration;
 use medevo_core::api::Outcome;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::{Children, Ended, Signals};
+use super::{Children, Ended, Signals, alive::Alive};
 use crate::{driver::Handle, progress::Progress, run_dir::STOPPED, say::complain};
 
 /// Redraw interval of the progress line.
@@ -37,6 +37,7 @@ pub(super) async fn attend(
     redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut asked, mut at_once) = (false, false);
     let mut end = Instant::now() + FAR;
+    let (alive, mut shown_at) = (Alive::from_env(), 0);
     loop {
         if let Some(outcome) = over.borrow_and_update().clone() {
             progress.finish();
@@ -78,7 +79,15 @@ pub(super) async fn attend(
                 }
                 asked |= ask.counts;
             }
-            _ = redraw.tick() => progress.show(&status.borrow()),
+            _ = redraw.tick() => {
+                let status = status.borrow();
+                progress.show(&status);
+                // Only a driver whose loop turns brings a later one.
+                if status.updated_at != shown_at {
+                    shown_at = status.updated_at;
+                    alive.touch();
+                }
+            }
             () = sleep_until(end) => {
                 progress.finish();
                 let reason = format!("{STOPPED}, while its driver waited for something; resume goes on from the last \

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     Children, Exit, Signals, WorkerCommand,
+    alive::Alive,
     attend::{AT_ONCE, Over, attend},
     entrance::Entrance,
     roll::Roll,
@@ -143,6 +144,7 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
 
     let over = attend(&driver, &mut children, &mut signals, local.workers > 0).await;
 
+    let _parting = Alive::from_env().keep();
     // The workers are told to stop by the driver; the processes are then waited for, and reaped.
     let hurried = over.at_once
         || tokio::select! {

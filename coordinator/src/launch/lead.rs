@@ -9,6 +9,7 @@ use tokio::{net::TcpListener, task::spawn_blocking};
 
 use super::{
     Signals,
+    alive::Alive,
     entrance::{address, listen},
 };
 use crate::{
@@ -55,7 +56,9 @@ pub(super) async fn stand_by(
 ) -> anyhow::Result<Option<(Lead, TcpListener)>> {
     publish_store(config, run_dir)?;
     let (mut opened, mut listener, mut told) = (None, None, String::new());
+    let alive = Alive::from_env();
     loop {
+        alive.touch();
         let who = match open(config, run_dir, &mut opened).await? {
             None => "the coordinator that holds its store".to_owned(),
             Some(store) => {

@@ -1,5 +1,6 @@
 //! Starting a run: on this machine, with the coordinator in this process and workers as children, or on a cluster.
 
+mod alive;
 mod attend;
 mod carry;
 mod children;
@@ -7,6 +8,7 @@ mod dry_run;
 mod entrance;
 mod exit;
 mod gpus;
+mod k8s;
 mod lead;
 mod local;
 mod on;
@@ -19,6 +21,7 @@ mod worker_binary;
 pub use children::{Children, Ended, WorkerCommand};
 pub use dry_run::describe;
 pub use exit::Exit;
+pub use k8s::remote;
 pub use local::{Run, Start, resume, start};
 pub use on::{On, launch};
 pub use serve::{Serve, serve};

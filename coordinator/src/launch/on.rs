@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::{Exit, Run, local};
+use super::{Exit, Run, k8s, local};
 use crate::preflight::Refused;
 
 /// Where to run.
@@ -33,6 +33,6 @@ pub async fn launch(run: Run) -> anyhow::Result<Exit> {
     match run.on.unwrap_or_else(On::detect) {
         On::Local => local::here(run).await,
         On::Slurm => Err(Refused::new("--on slurm is not there yet").into()),
-        On::K8s => Err(Refused::new("--on k8s is not there yet").into()),
+        On::K8s => k8s::there(run).await,
     }
 }

@@ -30,6 +30,8 @@ pub struct Serve {
     pub run_dir: Option<PathBuf>,
     /// Where the join token is; `None`: in the environment, else in the run directory.
     pub token_file: Option<PathBuf>,
+    /// Under which host workers reach this coordinator; `None`: as the run file says.
+    pub advertise: Option<String>,
     /// Wait while another coordinator leads, and take over when it is gone.
     pub standby: bool,
 }
@@ -40,7 +42,10 @@ pub struct Serve {
 /// [`Refused`] (as the error's cause) for input that is not usable, also when another coordinator leads and this one
 /// is no standby. Otherwise what broke.
 pub async fn serve(asked: Serve) -> anyhow::Result<Exit> {
-    let (config, place) = configuration(&asked)?;
+    let (mut config, place) = configuration(&asked)?;
+    if asked.advertise.is_some() {
+        config.cluster.advertise = asked.advertise;
+    }
     let config = config.validate().map_err(Refused::because)?;
     let plan = preflight::check(&config, &place, None)?;
     let security = security(&config)?;

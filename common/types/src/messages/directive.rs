@@ -11,6 +11,9 @@ use crate::{
 
 use super::*;
 
+/// How the reason of a [`Directive::Stop`] begins when the run is not over for good: whoever resumes it needs workers.
+pub const DRAINED: &str = "the run is drained";
+
 /// What a worker is to do next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Directive {
