@@ -40,7 +40,7 @@ pub(super) async fn wait(kubectl: &Kubectl, target: &Target) -> anyhow::Result<E
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             signal = signals.next() => {
-                say(format!("{signal}: no longer waiting; the run goes on (medevo-coord status {target})"));
+                say(format!("{}: no longer waiting; the run goes on (medevo-coord status {target})", signal.by));
                 return Ok(Exit::Done);
             }
         }
