@@ -13,6 +13,7 @@ mod reference;
 mod rules;
 mod schema;
 mod set;
+mod slurm;
 mod store;
 mod validate;
 
@@ -20,5 +21,6 @@ pub use checkpoint::{BestIs, CheckpointSection};
 pub use error::{ConfigErrors, ConfigProblem, Place};
 pub use raw::*;
 pub use reference::reference_markdown;
+pub use slurm::{CoordinatorNode, NodeLoss, SlurmSection};
 pub use store::{StoreKind, StoreSection};
 pub use validate::ValidConfig;

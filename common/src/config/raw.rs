@@ -9,7 +9,7 @@ use medevo_types::settings::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{checkpoint::CheckpointSection, store::StoreSection};
+use super::{checkpoint::CheckpointSection, slurm::SlurmSection, store::StoreSection};
 
 /// A run: which model, which data, which stages, on how many workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -305,6 +305,9 @@ pub struct ClusterSection {
     /// Memory of each worker's GPU, GiB: a run that needs more is refused before it starts. 0: not known with
     /// `device = "cuda"`, and otherwise the workers share this machine's memory evenly.
     pub device_memory_gib: f64,
+    /// What the run asks of Slurm, where it runs there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<SlurmSection>,
 }
 
 impl Default for ClusterSection {
@@ -332,6 +335,7 @@ impl Default for ClusterSection {
             max_attempts: 5,
             prompts_per_unit: 4,
             device_memory_gib: 0.0,
+            slurm: None,
         }
     }
 }
