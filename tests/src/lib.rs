@@ -8,4 +8,5 @@ pub mod history;
 pub mod lab;
 pub mod process;
 pub mod s3;
+pub mod slurm;
 pub mod small_disk;

@@ -5,14 +5,17 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use medevo_rpc::{Locate, Security};
 use medevo_types::WorkerId;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+};
 
 use crate::{
-    agent::{self, Plan},
+    agent::{self, AgentError, Plan},
     cli::JoinArgs,
     device,
     fault::Fault,
-    port,
+    port, slurm,
     token::{TOKEN_FILE, Token},
     whereabouts::RunDir,
 };
@@ -36,13 +39,14 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         (None, Some(address)) => Arc::new(address),
         (None, None) => anyhow::bail!("give --coordinator HOST:PORT or --run-dir DIR"),
     };
+    let worker = args.worker_id.context("give --worker-id NAME")?;
     let plan = Plan {
         security: Security::of_worker(args.certificates.as_deref())?,
         token: Token::awaited(token_file.as_deref(), Duration::from_secs(args.join_deadline))?,
-        fault: Fault::from_env(&args.worker_id)?,
+        fault: Fault::from_env(&worker)?,
         place,
         run_dir,
-        worker: WorkerId(args.worker_id),
+        worker: WorkerId(worker),
         device: device::name(args.device),
         address: args.address,
         join_deadline: Duration::from_secs(args.join_deadline),
@@ -58,13 +62,24 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        let stopped = tokio::select! {
-            outcome = agent::run(plan, port::on_device(args.device)) => {
-                tracing::info!(reason = outcome?, "leaving: the run is over for this worker");
-                return anyhow::Ok(ExitCode::SUCCESS);
+        let work = agent::run(plan, port::on_device(args.device));
+        tokio::pin!(work);
+        let stopped = loop {
+            tokio::select! {
+                outcome = &mut work => {
+                    if args.slurm && let Err(AgentError::Unreachable(_)) = &outcome {
+                        spawn_blocking(slurm::mind_the_job).await?;
+                    }
+                    tracing::info!(reason = outcome?, "leaving: the run is over for this worker");
+                    return anyhow::Ok(ExitCode::SUCCESS);
+                }
+                // The run drains, and then lets this worker go.
+                _ = terminate.recv() => match args.slurm {
+                    true => slurm::pass_on_notice(),
+                    false => break "SIGTERM",
+                },
+                _ = interrupt.recv() => break "SIGINT",
             }
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
         };
         tracing::info!(signal = stopped, "leaving");
         Ok(ExitCode::from(TERMINATED))

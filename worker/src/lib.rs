@@ -20,5 +20,6 @@ pub mod logprobs;
 pub mod merge;
 pub mod port;
 mod rendezvous;
+pub mod slurm;
 pub mod token;
 pub mod whereabouts;

@@ -57,6 +57,8 @@ pub struct SlurmSection {
     pub on_node_loss: NodeLoss,
     /// Where the coordinator runs.
     pub coordinator: CoordinatorNode,
+    /// How long workers wait for a coordinator that is not there (any more) before they leave, seconds.
+    pub coordinator_grace_s: u64,
     /// Run the workers in this container image by pyxis (`srun --container-image`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_image: Option<String>,
@@ -112,6 +114,7 @@ impl Default for SlurmSection {
             max_restarts: 100,
             on_node_loss: NodeLoss::GoOn,
             coordinator: CoordinatorNode::First,
+            coordinator_grace_s: 120,
             container_image: None,
             apptainer_image: None,
             container_mounts: Vec::new(),
@@ -166,6 +169,7 @@ impl Rules {
             &key("signal_before_s"),
             format!("must lie between 30 s and 65535 s, but it is {}", slurm.signal_before_s),
         );
+        self.at_least_one(slurm.coordinator_grace_s, &key("coordinator_grace_s"));
         let workers = slurm.workers();
         self.require(
             (cluster.min_workers..=cluster.max_workers).contains(&workers),
@@ -191,7 +195,9 @@ impl Rules {
             self.require(
                 is_word(value),
                 &key(name),
-                format!("must be a word without spaces, quotes and line breaks, but it is {value:?}"),
+                format!(
+                    "must be a word without spaces, quotes and line breaks, but it is {value:?}"
+                ),
             );
         }
         self.require(
@@ -220,7 +226,9 @@ impl Rules {
             self.require(
                 line.starts_with('-'),
                 &path,
-                format!("must be an option of sbatch, such as \"--exclude=n7\", but it is {line:?}"),
+                format!(
+                    "must be an option of sbatch, such as \"--exclude=n7\", but it is {line:?}"
+                ),
             );
             let option = line.split(['=', ' ']).next().unwrap_or_default();
             if let Some((_, instead)) = TAKEN.iter().find(|(taken, _)| *taken == option) {

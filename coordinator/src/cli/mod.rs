@@ -57,13 +57,25 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
             dry_run,
             ignore_memory,
             wait,
+            seeds,
         } => {
-            let run =
-                Run { file, on, set, workers, run_dir, token_file, dry_run, ignore_memory, wait };
+            let run = Run {
+                file,
+                on,
+                set,
+                workers,
+                run_dir,
+                token_file,
+                dry_run,
+                ignore_memory,
+                wait,
+                seeds,
+            };
             attended(launch::launch(run))
         }
-        Command::Serve { target, set, run_dir, token_file, standby } => {
-            attended(launch::serve(Serve { target, set, run_dir, token_file, standby }))
+        Command::Serve { target, set, run_dir, token_file, standby, advertise } => {
+            let serve = Serve { target, set, run_dir, token_file, standby, advertise };
+            attended(launch::serve(serve))
         }
         Command::Plan(arguments) => plan::plan(arguments),
         Command::Resume { run_dir, workers, token_file } => {

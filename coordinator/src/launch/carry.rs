@@ -15,7 +15,8 @@ use medevo_types::{WorkerId, messages::EngineSetup};
 use tokio::time::timeout;
 
 use super::{
-    Children, Exit, Signals, WorkerCommand, attend::attend, entrance::Entrance, roll::Roll,
+    Allocation, Children, Exit, Signals, WorkerCommand, attend::attend, entrance::Entrance,
+    roll::Roll,
 };
 use crate::{
     copies::{Destination, mend},
@@ -74,7 +75,10 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         run_dir: run_dir.path().to_owned(),
     };
     let scores = Scores::read(&config.checkpoint, &run_dir)?;
-    let chronicle = Chronicle::open(&run_dir)?;
+    let mut chronicle = Chronicle::open(&run_dir)?;
+    if let Some(allocation) = Allocation::here() {
+        chronicle.news(&allocation.event())?;
+    }
     let retention = Retention::of(&config.checkpoint);
     let copies = copies.map(|destination| CopyTo {
         destination,

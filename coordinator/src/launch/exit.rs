@@ -15,6 +15,19 @@ pub enum Exit {
     Drained,
     /// Another coordinator has taken the run over.
     Deposed,
+    /// The run goes on, without this command.
+    LeftAlone,
+}
+
+impl Exit {
+    /// What a coordinator's exit code says of its run; none where it says nothing.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Done, Self::Failed, Self::BadInput, Self::Drained, Self::Deposed]
+            .into_iter()
+            .zip(0..)
+            .find_map(|(exit, number)| (number == code).then_some(exit))
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -25,6 +38,7 @@ impl From<Exit> for ExitCode {
             Exit::BadInput => 2,
             Exit::Drained => 3,
             Exit::Deposed => 4,
+            Exit::LeftAlone => 5,
         })
     }
 }

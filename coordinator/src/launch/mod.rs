@@ -12,6 +12,7 @@ mod on;
 mod roll;
 mod serve;
 mod signals;
+mod slurm;
 mod worker_binary;
 
 pub use children::{Children, Ended, WorkerCommand};
@@ -21,4 +22,5 @@ pub use local::{Run, Start, resume, start};
 pub use on::{On, launch};
 pub use serve::{Serve, serve};
 pub use signals::Signals;
+pub(crate) use slurm::Allocation;
 pub use worker_binary::find as find_worker_binary;

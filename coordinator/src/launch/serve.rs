@@ -32,6 +32,8 @@ pub struct Serve {
     pub token_file: Option<PathBuf>,
     /// Wait while another coordinator leads, and take over when it is gone.
     pub standby: bool,
+    /// Where workers reach this coordinator, instead of `cluster.advertise`.
+    pub advertise: Option<String>,
 }
 
 /// Leads a run whose workers come by themselves, or stands by for whoever does.
@@ -40,13 +42,16 @@ pub struct Serve {
 /// [`Refused`] (as the error's cause) for input that is not usable, also when another coordinator leads and this one
 /// is no standby. Otherwise what broke.
 pub async fn serve(asked: Serve) -> anyhow::Result<Exit> {
-    let (config, place) = configuration(&asked)?;
+    let mut signals = Signals::catch()?;
+    let (mut config, place) = configuration(&asked)?;
+    if asked.advertise.is_some() {
+        config.cluster.advertise.clone_from(&asked.advertise);
+    }
     let config = config.validate().map_err(Refused::because)?;
     let plan = preflight::check(&config, &place, None)?;
     let security = security(&config)?;
     let run_dir = directory(&place, &config)?;
     run_dir.make_folders()?;
-    let mut signals = Signals::catch()?;
     let token_file = asked.token_file.as_deref();
     let (lead, entrance) = if asked.standby {
         let Some((lead, listener)) = stand_by(&config, &run_dir, &mut signals).await? else {
