@@ -247,10 +247,12 @@ fn conclude(config: &RunConfig, run_dir: &RunDir, outcome: &Outcome) -> anyhow::
             Exit::Done
         }
         Outcome::Drained { reason } => {
-            say(format!(
-                "drained ({reason}); go on with `medevo-coord resume {}`",
-                run_dir.path().display()
-            ));
+            let place = run_dir.path().display();
+            let way = match Allocation::here() {
+                Some(_) => format!("medevo-coord launch {place} --on slurm"),
+                None => format!("medevo-coord resume {place}"),
+            };
+            say(format!("drained ({reason}); go on with `{way}`"));
             Exit::Drained
         }
         Outcome::Failed { reason } => {
