@@ -10,5 +10,6 @@ pub mod k8s;
 pub mod lab;
 pub mod process;
 pub mod s3;
+pub mod slurm;
 pub mod small_disk;
 pub mod traces;

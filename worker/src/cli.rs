@@ -83,8 +83,12 @@ pub struct JoinArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
     pub run_dir: Option<PathBuf>,
     /// This worker's name, its own within the run.
-    #[arg(long, value_name = "NAME")]
-    pub worker_id: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "slurm")]
+    pub worker_id: Option<String>,
+    /// This is a task of a Slurm job step: name, GPU (with --device cuda) and address come from Slurm, and SIGTERM,
+    /// which Slurm sends to tasks some time before it ends them, is passed on to the launcher on standard output.
+    #[arg(long, requires = "run_dir", conflicts_with_all = ["worker_id", "address"])]
+    pub slurm: bool,
     /// Device to compute on: cpu, cuda, or cuda:N for GPU N from 0.
     #[arg(long, default_value = "cpu", value_parser = device::parse)]
     pub device: Device,

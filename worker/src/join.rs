@@ -8,15 +8,16 @@ use medevo_types::{WorkerId, messages::DRAINED};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::spawn_blocking,
     time::Instant,
 };
 
 use crate::{
-    agent::{self, Plan},
+    agent::{self, AgentError, Plan},
     cli::JoinArgs,
     device,
     fault::Fault,
-    port,
+    port, slurm,
     token::{TOKEN_FILE, Token},
     whereabouts::RunDir,
 };
@@ -45,13 +46,14 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         (None, None) => anyhow::bail!("give --coordinator HOST:PORT or --run-dir DIR"),
     };
     let leaving = watch::Sender::new(false);
+    let worker = args.worker_id.context("give --worker-id NAME")?;
     let plan = Plan {
         security: Security::of_worker(args.certificates.as_deref())?,
         token: Token::awaited(token_file.as_deref(), Duration::from_secs(args.join_deadline))?,
-        fault: Fault::from_env(&args.worker_id)?,
+        fault: Fault::from_env(&worker)?,
         place,
         run_dir,
-        worker: WorkerId(args.worker_id),
+        worker: WorkerId(worker),
         device: device::name(args.device),
         address: args.address,
         join_deadline: Duration::from_secs(args.join_deadline),
@@ -75,16 +77,26 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
         loop {
             let signal = tokio::select! {
                 outcome = &mut work => {
+                    if args.slurm && let Err(AgentError::Unreachable(_)) = &outcome {
+                        spawn_blocking(slurm::mind_the_job).await?;
+                    }
                     let reason = outcome?;
                     tracing::info!(reason, "leaving");
                     let drained = reason.starts_with(DRAINED);
                     return anyhow::Ok(match until {
                         Some(_) => TERMINATED.into(),
-                        None if drained => RUN_DRAINED.into(),
+                        None if drained && !args.slurm => RUN_DRAINED.into(),
                         None => ExitCode::SUCCESS,
                     });
                 }
-                _ = terminate.recv() => "SIGTERM",
+                _ = terminate.recv() => match args.slurm {
+                    // The run drains, and then lets this worker go.
+                    true => {
+                        slurm::pass_on_notice();
+                        continue;
+                    }
+                    false => "SIGTERM",
+                },
                 _ = interrupt.recv() => "SIGINT",
                 () = sleep_until(until) => "the end of --leave-grace",
             };

@@ -22,5 +22,6 @@ pub mod merge;
 pub mod port;
 pub mod probe;
 mod rendezvous;
+pub mod slurm;
 pub mod token;
 pub mod whereabouts;

@@ -5,12 +5,12 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::Parser;
 use medevo_worker::{
     cli::{Cli, Command},
-    device, documents, generate, init, join, logprobs, merge, probe,
+    device, documents, generate, init, join, logprobs, merge, probe, slurm,
 };
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,tarpc=error"));
     tracing_subscriber::fmt()
@@ -19,8 +19,12 @@ fn main() -> ExitCode {
         // No colour codes in log files.
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    let placed = match &mut cli.command {
+        Command::Join(args) if args.slurm => slurm::take_place(args),
+        _ => Ok(()),
+    };
     // Before anything asks libtorch for a GPU.
-    let ready = device::prepare(cli.command.device());
+    let ready = placed.and_then(|()| device::prepare(cli.command.device()));
     let outcome = ready.and_then(|()| match cli.command {
         Command::Join(args) => join::join(args),
         Command::Generate(args) => generate::generate(&args),

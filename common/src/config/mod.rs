@@ -14,6 +14,7 @@ mod reference;
 mod rules;
 mod schema;
 mod set;
+mod slurm;
 mod store;
 mod validate;
 
@@ -22,5 +23,6 @@ pub use error::{ConfigErrors, ConfigProblem, Place};
 pub use k8s::{K8sSection, is_object_name};
 pub use raw::*;
 pub use reference::reference_markdown;
+pub use slurm::{CoordinatorNode, NodeLoss, SlurmSection};
 pub use store::{StoreKind, StoreSection};
 pub use validate::ValidConfig;

@@ -9,7 +9,9 @@ use medevo_types::settings::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{checkpoint::CheckpointSection, k8s::K8sSection, store::StoreSection};
+use super::{
+    checkpoint::CheckpointSection, k8s::K8sSection, slurm::SlurmSection, store::StoreSection,
+};
 
 /// A run: which model, which data, which stages, on how many workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -309,6 +311,9 @@ pub struct ClusterSection {
     /// On Kubernetes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub k8s: Option<K8sSection>,
+    /// What the run asks of Slurm, where it runs there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<SlurmSection>,
 }
 
 impl Default for ClusterSection {
@@ -337,6 +342,7 @@ impl Default for ClusterSection {
             prompts_per_unit: 4,
             device_memory_gib: 0.0,
             k8s: None,
+            slurm: None,
         }
     }
 }

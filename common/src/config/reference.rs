@@ -64,7 +64,7 @@ impl Page<'_> {
             self.table("", self.schema.resolve(others));
         } else {
             self.heading(&format!("`[{name}]`"), &meaning);
-            self.table("", self.schema.resolve(section));
+            self.table(&format!("{name}."), self.schema.resolve(section));
         }
     }
 

@@ -60,6 +60,7 @@ impl RunConfig {
         let mut rules = Rules::default();
         rules.run(&self);
         rules.cluster(&self);
+        rules.slurm(&self.cluster);
         rules.store(&self.store);
         rules.k8s(&self);
         rules.stages(&self);

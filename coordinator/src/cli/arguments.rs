@@ -23,6 +23,7 @@ Exit codes:
   3  drained on request (Ctrl-C, SIGTERM, a closed terminal, `drain`); `resume` goes on
   4  another coordinator has taken the run over and leads it now
   5  stopped at once on request (a second Ctrl-C, `stop --now`); `resume` goes on from the last checkpoint
+  6  the run goes on without this command (Ctrl-C during `launch --wait`)
 
 Environment:
   RUST_LOG      what to log to standard error (default: warn,tarpc=error)
@@ -44,13 +45,18 @@ pub enum Command {
     /// Start a run, here or on a cluster.
     ///
     /// On this machine it stays until the run ends: Ctrl-C, SIGTERM or closing the terminal stops after the current step, with a checkpoint; a second one stops at once.
+    ///
+    /// On Slurm it submits a job, writes the batch script into the run directory and says how to watch; inside of a job it
+    /// starts the run right there. [cluster.slurm] of the run file says what the job asks for. A job that its time
+    /// limit or another job ends is queued again, and the run goes on by itself. A run directory in the place of the run
+    /// file goes on with its run in a new job.
     #[command(
         after_help = "Examples:\n  medevo-coord launch run.toml\n  medevo-coord launch run.toml \
                             --workers 2 --set stage.adapt.objective.beta=0.1\n\nExit codes: 0 done, 1 failed, \
                             2 bad input, 3 drained."
     )]
     Launch {
-        /// The run file (TOML); `docs config` explains every key.
+        /// The run file (TOML); `docs config` explains every key. Slurm: or the directory of a run that exists.
         file: PathBuf,
         /// Where to run it (default: `slurm` inside a Slurm job or where `sinfo` finds a cluster, else `local`).
         #[arg(long, value_enum)]
@@ -76,6 +82,10 @@ pub enum Command {
         /// Slurm and Kubernetes: stay until the run ends, with its exit code.
         #[arg(long)]
         wait: bool,
+        /// Slurm: an array of runs, one for each of these seeds (`0-4`, `1,3,7`, `0-9%2` for two at a time), named
+        /// `<name>-s<seed>`.
+        #[arg(long, value_name = "SEEDS")]
+        seeds: Option<String>,
     },
     /// Lead a run whose workers come by themselves, or stand by for the coordinator that does.
     ///

@@ -55,9 +55,20 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
             dry_run,
             ignore_memory,
             wait,
+            seeds,
         } => {
-            let run =
-                Run { file, on, set, workers, run_dir, token_file, dry_run, ignore_memory, wait };
+            let run = Run {
+                file,
+                on,
+                set,
+                workers,
+                run_dir,
+                token_file,
+                dry_run,
+                ignore_memory,
+                wait,
+                seeds,
+            };
             attended(launch::launch(run))
         }
         Command::Serve { target, set, run_dir, token_file, advertise, standby } => {

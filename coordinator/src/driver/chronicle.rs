@@ -36,7 +36,7 @@ impl Chronicle {
     }
 
     /// Appends an event of the driver's own.
-    pub(super) fn news(&mut self, event: &serde_json::Value) -> anyhow::Result<()> {
+    pub(crate) fn news(&mut self, event: &serde_json::Value) -> anyhow::Result<()> {
         self.events.append(event)
     }
 

@@ -15,7 +15,7 @@ use medevo_types::{WorkerId, messages::EngineSetup};
 use tokio::time::timeout;
 
 use super::{
-    Children, Exit, Signals, WorkerCommand,
+    Allocation, Children, Exit, Signals, WorkerCommand,
     alive::Alive,
     attend::{AT_ONCE, Over, attend},
     entrance::Entrance,
@@ -82,7 +82,10 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         run_dir: run_dir.path().to_owned(),
     };
     let scores = Scores::read(&config.checkpoint, &run_dir)?;
-    let chronicle = Chronicle::open(&run_dir)?;
+    let mut chronicle = Chronicle::open(&run_dir)?;
+    if let Some(allocation) = Allocation::here() {
+        chronicle.news(&allocation.event())?;
+    }
     let retention = Retention::of(&config.checkpoint);
     let copies = copies.map(|destination| CopyTo {
         destination,
@@ -254,10 +257,12 @@ fn conclude(config: &RunConfig, run_dir: &RunDir, over: &Over) -> anyhow::Result
             Exit::Done
         }
         Outcome::Drained { reason } => {
-            say(format!(
-                "drained ({reason}); go on with `medevo-coord resume {}`",
-                run_dir.path().display()
-            ));
+            let place = run_dir.path().display();
+            let way = match Allocation::here() {
+                Some(_) => format!("medevo-coord launch {place} --on slurm"),
+                None => format!("medevo-coord resume {place}"),
+            };
+            say(format!("drained ({reason}); go on with `{way}`"));
             Exit::Drained
         }
         Outcome::Failed { reason } if over.at_once => {

@@ -17,6 +17,19 @@ pub enum Exit {
     Deposed,
     /// The run was stopped at once on request; it can be resumed from its last checkpoint.
     Stopped,
+    /// The run goes on, without this command.
+    LeftAlone,
+}
+
+impl Exit {
+    /// What a coordinator's exit code says of its run; none where it says nothing.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Done, Self::Failed, Self::BadInput, Self::Drained, Self::Deposed, Self::Stopped]
+            .into_iter()
+            .zip(0..)
+            .find_map(|(exit, number)| (number == code).then_some(exit))
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -28,6 +41,7 @@ impl From<Exit> for ExitCode {
             Exit::Drained => 3,
             Exit::Deposed => 4,
             Exit::Stopped => 5,
+            Exit::LeftAlone => 6,
         })
     }
 }

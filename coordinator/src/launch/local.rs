@@ -26,7 +26,7 @@ use crate::{
 pub struct Run {
     /// The run file.
     pub file: PathBuf,
-    /// Where to run it; `None`: see [`On::detect`].
+    /// Where to run it; `None`: Slurm inside of a job or where a cluster answers, else this machine.
     pub on: Option<On>,
     /// Overrides, `key=value`.
     pub set: Vec<String>,
@@ -42,6 +42,8 @@ pub struct Run {
     pub ignore_memory: bool,
     /// On a cluster: stay until the run ends.
     pub wait: bool,
+    /// On Slurm: one run for each of these seeds.
+    pub seeds: Option<String>,
 }
 
 /// How far to go, and past what.

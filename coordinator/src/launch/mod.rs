@@ -16,6 +16,7 @@ mod requests;
 mod roll;
 mod serve;
 mod signals;
+mod slurm;
 mod worker_binary;
 
 pub use children::{Children, Ended, WorkerCommand};
@@ -26,4 +27,5 @@ pub use local::{Run, Start, resume, start};
 pub use on::{On, launch};
 pub use serve::{Serve, serve};
 pub use signals::{Ask, Signals};
+pub(crate) use slurm::Allocation;
 pub use worker_binary::find as find_worker_binary;

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::{Exit, Run, k8s, local};
+use super::{Exit, Run, k8s, local, slurm};
 use crate::preflight::Refused;
 
 /// Where to run.
@@ -17,10 +17,10 @@ pub enum On {
 }
 
 impl On {
-    /// Where a run goes that says nothing of it.
-    #[must_use]
-    pub fn detect() -> Self {
-        Self::Local
+    /// Where a run goes that says nothing of it: to Slurm inside of a job or where a cluster answers, else here. Who
+    /// counts workers of this machine means this machine.
+    async fn detect(run: &Run) -> Self {
+        if run.workers.is_none() && slurm::is_here().await { Self::Slurm } else { Self::Local }
     }
 }
 
@@ -30,9 +30,20 @@ impl On {
 /// [`Refused`] (as the error's cause) for input that is not usable: then nothing was made or started.
 /// Otherwise what broke.
 pub async fn launch(run: Run) -> anyhow::Result<Exit> {
-    match run.on.unwrap_or_else(On::detect) {
+    let on = match run.on {
+        Some(on) => on,
+        None => On::detect(&run).await,
+    };
+    if run.seeds.is_some() && on != On::Slurm {
+        return Err(Refused::new(
+            "--seeds makes an array of Slurm jobs; elsewhere, launch one run a seed with --set run.seed=N and a \
+             --run-dir of its own",
+        )
+        .into());
+    }
+    match on {
         On::Local => local::here(run).await,
-        On::Slurm => Err(Refused::new("--on slurm is not there yet").into()),
+        On::Slurm => slurm::launch(run).await,
         On::K8s => k8s::there(run).await,
     }
 }

@@ -42,16 +42,16 @@ pub struct Serve {
 /// [`Refused`] (as the error's cause) for input that is not usable, also when another coordinator leads and this one
 /// is no standby. Otherwise what broke.
 pub async fn serve(asked: Serve) -> anyhow::Result<Exit> {
+    let mut signals = Signals::catch()?;
     let (mut config, place) = configuration(&asked)?;
     if asked.advertise.is_some() {
-        config.cluster.advertise = asked.advertise;
+        config.cluster.advertise.clone_from(&asked.advertise);
     }
     let config = config.validate().map_err(Refused::because)?;
     let plan = preflight::check(&config, &place, None)?;
     let security = security(&config)?;
     let run_dir = directory(&place, &config)?;
     run_dir.make_folders()?;
-    let mut signals = Signals::catch()?;
     let token_file = asked.token_file.as_deref();
     let (lead, entrance) = if asked.standby {
         signals.heed_standing_by(&run_dir);

@@ -1,10 +1,16 @@
-//! Everything that asks a run to end: Ctrl-C, SIGTERM, a terminal that is closed, and requests in its directory.
+//! Everything that asks a run to end: Ctrl-C, SIGTERM, a terminal that is closed, a scheduler's notice, and requests in
+//! its directory.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::requests::Requests;
 use crate::run_dir::{RunDir, Wish};
+
+/// What [`Signals::any`] calls the signal by which a scheduler says that the time is nearly up.
+pub const NOTICE: &str = "SIGUSR2";
+const TERMINATE: &str = "SIGTERM";
+const HANGUP: &str = "SIGHUP (its terminal was closed)";
 
 /// Somebody asks the run to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +26,34 @@ pub struct Ask {
 
 /// The signals that ask a run to end, and the requests in its directory once they are [heeded](Signals::heed).
 pub struct Signals {
+    caught: Caught,
+    requests: Option<Requests>,
+    /// Somebody has asked already.
+    asked: bool,
+    /// It was a scheduler.
+    noticed: bool,
+}
+
+struct Caught {
     interrupt: Signal,
     terminate: Signal,
+    notice: Signal,
     hangup: Option<Signal>,
-    requests: Option<Requests>,
+}
+
+impl Caught {
+    async fn next(&mut self) -> &'static str {
+        let Self { interrupt, terminate, notice, hangup } = self;
+        tokio::select! {
+            _ = interrupt.recv() => "Ctrl-C",
+            _ = terminate.recv() => TERMINATE,
+            _ = notice.recv() => NOTICE,
+            _ = async { match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            } } => HANGUP,
+        }
+    }
 }
 
 impl Signals {
@@ -36,12 +66,13 @@ impl Signals {
             true => None,
             false => Some(signal(SignalKind::hangup()).context("catching SIGHUP")?),
         };
-        Ok(Self {
+        let caught = Caught {
             interrupt: signal(SignalKind::interrupt()).context("catching SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("catching SIGTERM")?,
+            notice: signal(SignalKind::user_defined2()).context("catching SIGUSR2")?,
             hangup,
-            requests: None,
-        })
+        };
+        Ok(Self { caught, requests: None, asked: false, noticed: false })
     }
 
     /// Heeds what is asked through the run's directory from now on, and takes away what was asked before: this start
@@ -63,25 +94,33 @@ impl Signals {
         self.requests = Some(Requests::follow(run_dir, run_dir.asked()));
     }
 
-    /// The next one.
+    /// The name of the next signal, whichever.
+    pub async fn any(&mut self) -> &'static str {
+        self.caught.next().await
+    }
+
+    /// The next one that counts. A scheduler's notice counts once. A SIGTERM after it is what schedulers send to every
+    /// process when the time is up, and no reason to hurry: SIGKILL comes by itself.
     pub async fn next(&mut self) -> Ask {
-        let Self { interrupt, terminate, hangup, requests } = self;
-        let signal = |by: &str, counts| Ask { by: by.to_owned(), counts, at_once: false };
-        tokio::select! {
-            _ = interrupt.recv() => signal("Ctrl-C", true),
-            _ = terminate.recv() => signal("SIGTERM", true),
-            _ = async { match hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            } } => signal("SIGHUP (its terminal was closed)", false),
-            request = async { match requests {
-                Some(requests) => requests.next().await,
-                None => std::future::pending().await,
-            } } => Ask {
-                by: format!("a request of {}", request.by),
-                counts: false,
-                at_once: request.wish == Wish::Stop,
-            },
+        loop {
+            let name = tokio::select! {
+                name = self.caught.next() => name,
+                request = async { match &mut self.requests {
+                    Some(requests) => requests.next().await,
+                    None => std::future::pending().await,
+                } } => return Ask {
+                    by: format!("a request of {}", request.by),
+                    counts: false,
+                    at_once: request.wish == Wish::Stop,
+                },
+            };
+            if (name == NOTICE && self.asked) || (name == TERMINATE && self.noticed) {
+                continue;
+            }
+            let counts = name != HANGUP;
+            self.asked |= counts;
+            self.noticed |= name == NOTICE;
+            return Ask { by: name.to_owned(), counts, at_once: false };
         }
     }
 

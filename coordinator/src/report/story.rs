@@ -151,6 +151,16 @@ impl Story {
                     "a crash had torn the last line of the event stream; it was cut off".into(),
                 );
             }
+            "started_on" => self.note(
+                time,
+                format!(
+                    "{} job {} on {}, restart {}",
+                    text("scheduler"),
+                    text("job"),
+                    text("nodes"),
+                    number("restart")
+                ),
+            ),
             "finished" => self.finished(event, time),
             _ => {}
         }

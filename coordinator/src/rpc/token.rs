@@ -64,6 +64,21 @@ impl Token {
         }
     }
 
+    /// Puts a new token into the run directory: whoever still has the one before is not let in any more.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn renew(run_dir: &Path) -> anyhow::Result<()> {
+        let (kept, fresh) = (run_dir.join("token"), run_dir.join(".token.partial"));
+        let context = || format!("writing {}", kept.display());
+        // What a crash has left may be readable for others.
+        let _ = std::fs::remove_file(&fresh);
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh);
+        let token = Self::fresh()?;
+        made.and_then(|mut made| made.write_all(token.0.as_bytes())).with_context(context)?;
+        std::fs::rename(&fresh, &kept).with_context(context)
+    }
+
     /// A token that was agreed elsewhere; white space around it is no part of it.
     ///
     /// # Errors

@@ -106,6 +106,12 @@ impl Network {
         self.address(Plane::Control, 254)
     }
 
+    /// Address of a host for the coordinator.
+    #[must_use]
+    pub fn control(&self, host: usize) -> String {
+        self.address(Plane::Control, host as u32 + 1)
+    }
+
     /// Address of a host for its peers.
     #[must_use]
     pub fn peer(&self, host: usize) -> String {
@@ -144,7 +150,9 @@ impl Network {
         ip(&["link", "set", &self.link(host, plane), to]).expect("a link can be set");
     }
 
-    fn space(&self, host: usize) -> String {
+    /// Name of a host's network namespace.
+    #[must_use]
+    pub fn space(&self, host: usize) -> String {
         format!("{}-{host}", self.prefix)
     }
 

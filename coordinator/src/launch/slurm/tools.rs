@@ -1,0 +1,46 @@
+//! Slurm's commands, each with a deadline.
+
+use std::{process::Stdio, time::Duration};
+
+use anyhow::{Context, bail};
+use tokio::{process::Command, time::timeout};
+
+/// How long a command may take: a busy controller answers late, but it answers.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a command prints.
+///
+/// # Errors
+/// It is not there, fails or takes too long; with what it said.
+pub(super) async fn ask(
+    program: &str,
+    arguments: &[&str],
+    patience: Duration,
+) -> anyhow::Result<String> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = match timeout(patience, command.output()).await {
+        Err(_) => bail!("`{program}` gave no answer within {} s", patience.as_secs()),
+        Ok(output) => output.with_context(|| format!("`{program}` cannot be started"))?,
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{program} {}` failed: {}", arguments.join(" "), said.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Name and address of every node of a list, as Slurm reaches them.
+///
+/// # Errors
+/// As [`ask`].
+pub(super) async fn addresses(node_list: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let text = ask("scontrol", &["show", "node", "-o", node_list], PATIENCE).await?;
+    let field = |line: &str, key: &str| {
+        line.split_whitespace().find_map(|word| word.strip_prefix(key).map(str::to_owned))
+    };
+    Ok(text
+        .lines()
+        .filter_map(|line| Some((field(line, "NodeName=")?, field(line, "NodeAddr=")?)))
+        .collect())
+}
