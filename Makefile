@@ -33,7 +33,7 @@ demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 m
 demo-full: build ## the demo with three seeds and the TTRL baseline
 	@ops/demo/run 0 1 2 --ttrl
 
-test: build setup-peers setup-services setup-s3 ## every test, with real processes, and transformers, PEFT and TRL beside them
+test: build setup-peers setup-services setup-s3 setup-k8s ## every test, with real processes, and transformers, PEFT and TRL beside them
 	cargo test --workspace --no-fail-fast
 
 lint: setup ## formatting, clippy with warnings denied, licences
