@@ -103,6 +103,7 @@ fn launch_renders_what_the_overlays_say() {
         // The run file is resolved by the one and plain in the other; both are read by the same code.
         for objects in [&mut rendered, &mut written] {
             objects.one_mut("ConfigMap", "example-run")["data"] = Value::Null;
+            objects.sort_named();
         }
         assert_eq!(rendered, written, "{name}");
     }
@@ -166,7 +167,11 @@ fn pods_run_without_root_without_rights_and_on_a_read_only_root() {
             }
         }
         for [kind, _] in objects.names() {
-            assert!(!["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"].contains(&kind.as_str()), "{name}");
+            assert!(
+                !["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
+                    .contains(&kind.as_str()),
+                "{name}"
+            );
         }
     }
 }
@@ -204,7 +209,9 @@ fn workers_have_a_gpu_each_and_the_coordinator_has_none() {
     for name in VARIANTS {
         let objects = variant(name);
         let [coordinator, workers] = jobs(&objects);
-        let gpus = |job: &Value| pod(job)["containers"][0]["resources"]["limits"]["nvidia.com/gpu"].clone();
+        let gpus = |job: &Value| {
+            pod(job)["containers"][0]["resources"]["limits"]["nvidia.com/gpu"].clone()
+        };
         assert_eq!(gpus(workers), "1", "{name}");
         assert_eq!(gpus(coordinator), Value::Null, "{name}");
         assert!(args(workers).contains(&"--device=cuda:0"), "{name}");
@@ -218,7 +225,8 @@ fn workers_have_a_gpu_each_and_the_coordinator_has_none() {
 #[test]
 fn what_the_run_file_says_of_the_pods_arrives_in_them() {
     let dir = tempfile::tempdir().expect("a folder");
-    let text = std::fs::read_to_string(folder("overlays/external-etcd/run.toml")).expect("a run file");
+    let text =
+        std::fs::read_to_string(folder("overlays/external-etcd/run.toml")).expect("a run file");
     let more = r#"
 claim = "files"
 user = 2000
@@ -233,7 +241,9 @@ token_secret = "own-token"
 priority_class = "patient"
 node_selector = { "nvidia.com/gpu.product" = "NVIDIA-H100", zone = "" }
 "#;
-    let text = text.replace("\"medevo-etcd\"", "\"own-etcd\"").replace("\"medevo-certificates\"", "\"own-certs\"");
+    let text = text
+        .replace("\"medevo-etcd\"", "\"own-etcd\"")
+        .replace("\"medevo-certificates\"", "\"own-certs\"");
     let file = dir.path().join("run.toml");
     std::fs::write(&file, text + more).expect("written");
     let more = ["--dry-run", "--workers", "5", "--set", "cluster.min_workers=3"];
@@ -244,7 +254,9 @@ node_selector = { "nvidia.com/gpu.product" = "NVIDIA-H100", zone = "" }
         let (env, volumes) = (&pod["containers"][0]["env"], &pod["volumes"]);
         let named = |list: &Value, name: &str| {
             let mut list = list.as_array().expect("a list").iter();
-            list.find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} in {pod}")).clone()
+            list.find(|one| one["name"] == name)
+                .unwrap_or_else(|| panic!("{name} in {pod}"))
+                .clone()
         };
         let token = &named(env, "MEDEVO_TOKEN")["valueFrom"]["secretKeyRef"];
         assert_eq!((&token["name"], &token["optional"]), (&"own-token".into(), &false.into()));
@@ -295,7 +307,11 @@ fn jobs_end_with_the_run_and_replace_what_was_lost() {
             of.map(|code| code.as_i64().expect("a code")).collect()
         };
         // `medevo-coord --help` and `medevo-worker --help` say what these mean.
-        assert_eq!((on(rules[0], "FailJob"), on(rules[0], "Ignore")), (vec![1, 2], vec![]), "{name}");
+        assert_eq!(
+            (on(rules[0], "FailJob"), on(rules[0], "Ignore")),
+            (vec![1, 2], vec![]),
+            "{name}"
+        );
         assert_eq!((on(rules[1], "FailJob"), on(rules[1], "Ignore")), (vec![2], vec![3]), "{name}");
         assert!(jobs(&objects)[1]["spec"]["backoffLimitPerIndex"].is_u64(), "{name}");
     }
@@ -305,12 +321,14 @@ fn jobs_end_with_the_run_and_replace_what_was_lost() {
 fn a_coordinator_has_the_time_for_a_step_a_checkpoint_and_its_copy() {
     for name in VARIANTS {
         let objects = variant(name);
-        let grace = pod(jobs(&objects)[0])["terminationGracePeriodSeconds"].as_u64().expect("seconds");
+        let grace =
+            pod(jobs(&objects)[0])["terminationGracePeriodSeconds"].as_u64().expect("seconds");
         // The run file's deadlines: unit, scoring, update, apply, checkpoint, copy.
         let needed = 120 + 60 + 300 + 60 + 600 + if name == "s3" { 600 } else { 0 };
         assert!(grace >= needed, "{name}: {grace} s of {needed} s");
     }
-    let longer = ["--dry-run", "--set", "cluster.update_s=5000", "--set", "checkpoint.timeout_s=4000"];
+    let longer =
+        ["--dry-run", "--set", "cluster.update_s=5000", "--set", "checkpoint.timeout_s=4000"];
     let said = finish(launched(&folder("overlays/s3/run.toml"), &longer)).expect_code(0);
     let objects = Objects::parse(&said.stdout);
     let grace = pod(jobs(&objects)[0])["terminationGracePeriodSeconds"].as_u64().expect("seconds");
@@ -387,7 +405,11 @@ fn the_network_is_closed_but_for_what_a_run_needs() {
             assert!(!network.open_from_outside(pod, 7000), "{name}: {pod}");
             assert!(network.open_to_outside(pod, 53), "{name}: {pod} asks DNS");
             assert!(!network.open_to_outside(pod, 80), "{name}: {pod}");
-            assert_eq!(network.open_to_outside(pod, 2379), name == "external-etcd", "{name}: {pod}");
+            assert_eq!(
+                network.open_to_outside(pod, 2379),
+                name == "external-etcd",
+                "{name}: {pod}"
+            );
         }
         assert_eq!(network.open_to_outside("coordinator", 443), name == "s3", "{name}");
         assert!(!network.open_to_outside("worker", 443), "{name}: workers copy nothing");
@@ -406,7 +428,8 @@ fn each_side_sees_its_own_secrets_only() {
     let objects = variant("s3");
     let files = jobs(&objects).map(|job| {
         let volumes = pod(job)["volumes"].as_array().expect("volumes");
-        let secret = volumes.iter().find(|volume| volume["name"] == "certificates").expect("certificates");
+        let secret =
+            volumes.iter().find(|volume| volume["name"] == "certificates").expect("certificates");
         assert_eq!(secret["secret"]["defaultMode"], 0o440, "not for everybody");
         let items = secret["secret"]["items"].as_array().expect("items").iter();
         items.map(|item| item["path"].as_str().expect("a path")).collect::<Vec<_>>()
@@ -418,7 +441,10 @@ fn each_side_sees_its_own_secrets_only() {
     assert!(workers.is_null(), "workers have no credentials of the object store");
     for name in VARIANTS {
         let objects = variant(name);
-        assert!(objects.names().iter().all(|[kind, _]| kind != "Secret"), "{name}: secrets are not written down");
+        assert!(
+            objects.names().iter().all(|[kind, _]| kind != "Secret"),
+            "{name}: secrets are not written down"
+        );
     }
 }
 
@@ -426,7 +452,9 @@ fn each_side_sees_its_own_secrets_only() {
 fn budgets_hold_for_pods_that_exist() {
     for name in VARIANTS {
         let objects = variant(name);
-        for (budget, least) in [("example-coordinator", 1), ("example-workers", 1), ("example-etcd", 2)] {
+        for (budget, least) in
+            [("example-coordinator", 1), ("example-workers", 1), ("example-etcd", 2)]
+        {
             let Some(found) = objects.find("PodDisruptionBudget", budget) else {
                 assert!(budget.ends_with("etcd") && name != "etcd", "{name}: {budget}");
                 continue;
@@ -448,14 +476,19 @@ fn etcd_has_three_members_on_disks_of_their_own() {
     assert_eq!(etcd["spec"]["serviceName"], "example-etcd");
     assert_eq!(etcd["spec"]["volumeClaimTemplates"][0]["spec"]["accessModes"][0], "ReadWriteOnce");
     let service = objects.one("Service", "example-etcd");
-    assert_eq!(service["spec"]["publishNotReadyAddresses"], true, "members meet before they are ready");
+    assert_eq!(
+        service["spec"]["publishNotReadyAddresses"], true,
+        "members meet before they are ready"
+    );
     let command = strings(&pod(etcd)["containers"][0]["command"]);
-    let cluster = command.iter().find_map(|arg| arg.strip_prefix("--initial-cluster=")).expect("members");
+    let cluster =
+        command.iter().find_map(|arg| arg.strip_prefix("--initial-cluster=")).expect("members");
     assert_eq!(cluster.split(',').count(), 3);
     let [coordinator, _] = jobs(&objects);
     assert_eq!(coordinator["spec"]["parallelism"], 2, "one leads, one stands by");
     assert!(args(coordinator).contains(&"--standby"));
-    let run = objects.one("ConfigMap", "example-run")["data"]["run.toml"].as_str().expect("a run file");
+    let run =
+        objects.one("ConfigMap", "example-run")["data"]["run.toml"].as_str().expect("a run file");
     for member in 0..3 {
         assert!(run.contains(&format!("http://example-etcd-{member}.example-etcd:2379")), "{run}");
     }
@@ -468,7 +501,10 @@ fn the_monitor_watches_a_port_of_the_service() {
     let port = &monitor["spec"]["endpoints"][0]["port"];
     let service = objects.one("Service", "example-coordinator");
     let ports = service["spec"]["ports"].as_array().expect("ports");
-    assert!(ports.iter().any(|one| &one["name"] == port) && ports.iter().any(|one| one["name"] == "rpc"));
+    assert!(
+        ports.iter().any(|one| &one["name"] == port)
+            && ports.iter().any(|one| one["name"] == "rpc")
+    );
     let wanted = &monitor["spec"]["selector"]["matchLabels"];
     for (label, value) in wanted.as_object().expect("labels") {
         assert_eq!(&service["metadata"]["labels"][label], value, "{label}");
@@ -494,7 +530,9 @@ fn an_operator_may_do_what_the_commands_need_and_nothing_else() {
         .expect("rules")
         .iter()
         .filter(|rule| strings(&rule["verbs"]).contains(&"patch"))
-        .flat_map(|rule| strings(&rule["resources"]).into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|rule| {
+            strings(&rule["resources"]).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        })
         .collect();
     for name in VARIANTS {
         for [kind, _] in variant(name).names() {
@@ -513,7 +551,9 @@ fn run_files_in_the_config_maps_are_good() {
     for name in VARIANTS {
         let said = finish(launched(&folder(&format!("overlays/{name}/run.toml")), &["--dry-run"]));
         let objects = Objects::parse(&said.expect_code(0).stdout);
-        let text = objects.one("ConfigMap", "example-run")["data"]["run.toml"].as_str().expect("a run file");
+        let text = objects.one("ConfigMap", "example-run")["data"]["run.toml"]
+            .as_str()
+            .expect("a run file");
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("run.toml");
         std::fs::write(&file, text).expect("written");
@@ -528,7 +568,8 @@ fn run_files_in_the_config_maps_are_good() {
 #[test]
 fn what_cannot_work_on_a_cluster_is_refused_before_kubectl_is_called() {
     let dir = tempfile::tempdir().expect("a folder");
-    let good = std::fs::read_to_string(folder("overlays/single-node/run.toml")).expect("a run file");
+    let good =
+        std::fs::read_to_string(folder("overlays/single-node/run.toml")).expect("a run file");
     let refused = |change: &dyn Fn(String) -> String, more: &[&str], words: &[&str]| {
         let file = dir.path().join("run.toml");
         std::fs::write(&file, change(good.clone())).expect("written");
@@ -554,7 +595,11 @@ fn what_cannot_work_on_a_cluster_is_refused_before_kubectl_is_called() {
         &[],
         &["certs init", "kubectl create secret", "cluster.k8s.certificates", "trusted_network"],
     );
-    refused(&swap("namespace = \"medevo\"", "namespace = \"Med Evo\""), &[], &["cluster.k8s.namespace"]);
+    refused(
+        &swap("namespace = \"medevo\"", "namespace = \"Med Evo\""),
+        &[],
+        &["cluster.k8s.namespace"],
+    );
     let k8s = "[cluster.k8s]\n";
     refused(&swap(k8s, "[cluster.k8s]\nshm = \"16gb\"\n"), &[], &["cluster.k8s.shm", "16Gi"]);
     refused(&swap(k8s, "[cluster.k8s]\nuser = 0\n"), &[], &["cluster.k8s.user", "root"]);

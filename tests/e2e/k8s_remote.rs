@@ -92,11 +92,16 @@ fn status_shows_pods_and_asks_the_coordinator() {
     ]);
     let played = Played::new(&pods, &json!([job("example-coordinator", false)]));
     let said = played.run(coord(["status", "k8s:medevo/example"])).expect_code(0);
-    for word in ["example-coordinator-0-abc", "Ready", "Insufficient nvidia.com/gpu", "rollout of step 7"] {
+    for word in
+        ["example-coordinator-0-abc", "Ready", "Insufficient nvidia.com/gpu", "rollout of step 7"]
+    {
         assert!(said.stdout.contains(word), "{word}: {}", said.said());
     }
     let asked = played.read("asked");
-    assert!(asked.contains(&format!("--namespace medevo get pods --selector {SELECTOR}")), "{asked}");
+    assert!(
+        asked.contains(&format!("--namespace medevo get pods --selector {SELECTOR}")),
+        "{asked}"
+    );
     let exec = "exec example-coordinator-0-abc -c coordinator -- medevo-coord status /runs/example";
     assert!(asked.contains(exec), "{asked}");
 
@@ -108,7 +113,11 @@ fn status_shows_pods_and_asks_the_coordinator() {
 fn a_run_that_is_not_there_is_bad_input() {
     let played = Played::new(&json!([]), &json!([]));
     let said = played.run(coord(["status", "k8s:example"])).expect_code(2);
-    assert!(said.stderr.contains("k8s:example") && said.stderr.contains("--on k8s"), "{}", said.said());
+    assert!(
+        said.stderr.contains("k8s:example") && said.stderr.contains("--on k8s"),
+        "{}",
+        said.said()
+    );
     let said = played.run(coord(["status", "k8s:Example"])).expect_code(2);
     assert!(said.stderr.contains("k8s:NAMESPACE/RUN"), "{}", said.said());
 }
@@ -143,8 +152,7 @@ fn a_run_that_goes_on_is_left_alone_and_an_ended_one_goes_on() {
 fn waiting_ends_with_the_run_and_its_exit_code() {
     let done = |code: i64| {
         let terminated = json!({"exitCode": code, "finishedAt": "2026-03-01T12:00:00Z"});
-        let status =
-            json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": terminated}}]});
+        let status = json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": terminated}}]});
         json!([pod("example-coordinator-0-abc", "coordinator", status)])
     };
     for code in [0, 1, 3] {
