@@ -103,6 +103,7 @@ fn launch_renders_what_the_overlays_say() {
         // The run file is resolved by the one and plain in the other; both are read by the same code.
         for objects in [&mut rendered, &mut written] {
             objects.one_mut("ConfigMap", "example-run")["data"] = Value::Null;
+            objects.sort_named();
         }
         assert_eq!(rendered, written, "{name}");
     }
@@ -220,6 +221,67 @@ fn workers_have_a_gpu_each_and_the_coordinator_has_none() {
     assert_eq!(jobs(&variant("multi-gpu"))[1]["spec"]["parallelism"], 8);
 }
 
+/// Whatever a run file may say of its pods arrives in them, and the result is still valid.
+#[test]
+fn what_the_run_file_says_of_the_pods_arrives_in_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let text =
+        std::fs::read_to_string(folder("overlays/external-etcd/run.toml")).expect("a run file");
+    let more = r#"
+claim = "files"
+user = 2000
+coordinator_image = "registry.example/coord:7"
+worker_image = "registry.example/worker@sha256:0a"
+image_pull_secrets = ["pull"]
+coordinator_memory = "3Gi"
+worker_cpus = "8"
+worker_memory = "99Gi"
+shm = "9Gi"
+token_secret = "own-token"
+priority_class = "patient"
+node_selector = { "nvidia.com/gpu.product" = "NVIDIA-H100", zone = "" }
+"#;
+    let text = text
+        .replace("\"medevo-etcd\"", "\"own-etcd\"")
+        .replace("\"medevo-certificates\"", "\"own-certs\"");
+    let file = dir.path().join("run.toml");
+    std::fs::write(&file, text + more).expect("written");
+    let more = ["--dry-run", "--workers", "5", "--set", "cluster.min_workers=3"];
+    let objects = Objects::parse(&finish(launched(&file, &more)).expect_code(0).stdout);
+    assert_eq!(validate(&objects, "1.29.0"), Ok(()));
+    let [coordinator, workers] = jobs(&objects).map(pod);
+    for pod in [coordinator, workers] {
+        let (env, volumes) = (&pod["containers"][0]["env"], &pod["volumes"]);
+        let named = |list: &Value, name: &str| {
+            let mut list = list.as_array().expect("a list").iter();
+            list.find(|one| one["name"] == name)
+                .unwrap_or_else(|| panic!("{name} in {pod}"))
+                .clone()
+        };
+        let token = &named(env, "MEDEVO_TOKEN")["valueFrom"]["secretKeyRef"];
+        assert_eq!((&token["name"], &token["optional"]), (&"own-token".into(), &false.into()));
+        let password = &named(env, "ETCD_PASSWORD")["valueFrom"]["secretKeyRef"];
+        assert_eq!(password["name"], "own-etcd");
+        assert_eq!(named(volumes, "etcd")["secret"]["secretName"], "own-etcd");
+        assert_eq!(named(volumes, "certificates")["secret"]["secretName"], "own-certs");
+        assert_eq!(named(volumes, "files")["persistentVolumeClaim"]["claimName"], "files");
+        assert_eq!(pod["securityContext"]["runAsUser"], 2000);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "merged, not replaced");
+        assert_eq!(pod["priorityClassName"], "patient");
+        assert_eq!(pod["imagePullSecrets"][0]["name"], "pull");
+    }
+    assert_eq!(coordinator["containers"][0]["image"], "registry.example/coord:7");
+    assert_eq!(coordinator["containers"][0]["resources"]["limits"]["memory"], "3Gi");
+    assert_eq!(coordinator["nodeSelector"], Value::Null);
+    assert_eq!(workers["containers"][0]["image"], "registry.example/worker@sha256:0a");
+    assert_eq!(workers["containers"][0]["resources"]["requests"]["cpu"], "8");
+    assert_eq!(workers["containers"][0]["resources"]["limits"]["memory"], "99Gi");
+    assert_eq!(workers["nodeSelector"]["nvidia.com/gpu.product"], "NVIDIA-H100");
+    assert_eq!(jobs(&objects)[1]["spec"]["completions"], 5);
+    let budget = objects.one("PodDisruptionBudget", "example-workers");
+    assert_eq!(budget["spec"]["minAvailable"], 3);
+}
+
 /// A run ends. What restarts for ever would hold GPUs for nothing, and two at a time would share a name.
 #[test]
 fn jobs_end_with_the_run_and_replace_what_was_lost() {
@@ -327,6 +389,12 @@ fn probes_tell_fresh_from_stale() {
 fn the_network_is_closed_but_for_what_a_run_needs() {
     for name in VARIANTS {
         let objects = variant(name);
+        for policy in objects.all().iter().filter(|one| one["kind"] == "NetworkPolicy") {
+            // Without the run's label it would close the other pods of the namespace, too.
+            let chosen = &policy["spec"]["podSelector"];
+            let own = &chosen["matchLabels"]["app.kubernetes.io/instance"];
+            assert_eq!(own, "example", "{name}: {policy}");
+        }
         let network = Cluster::of(&objects);
         let open = |from: &str, to: &str, port: u16| network.open(from, to, port);
         assert!(open("worker", "coordinator", 7000), "{name}");

@@ -103,6 +103,12 @@ impl Objects {
         found.unwrap_or_else(|| panic!("no {kind} {name}"))
     }
 
+    /// Puts lists whose elements have names (volumes, containers, variables) in their order: to Kubernetes they are
+    /// maps, and kustomize orders them by the patches that they came from.
+    pub fn sort_named(&mut self) {
+        self.0.iter_mut().for_each(sort_named);
+    }
+
     /// How many pod templates have all these labels.
     #[must_use]
     pub fn pods_with(&self, labels: &Value) -> usize {
@@ -114,6 +120,19 @@ impl Objects {
 fn key(object: &Value) -> [String; 2] {
     [&object["kind"], &object["metadata"]["name"]]
         .map(|text| text.as_str().unwrap_or_default().to_owned())
+}
+
+fn sort_named(value: &mut Value) {
+    match value {
+        Value::Array(list) => {
+            list.iter_mut().for_each(sort_named);
+            if list.iter().all(|one| one["name"].is_string()) {
+                list.sort_by_key(|one| format!("{}{}", one["name"], one["mountPath"]));
+            }
+        }
+        Value::Object(map) => map.values_mut().for_each(sort_named),
+        _ => {}
+    }
 }
 
 fn contains(labels: &Value, wanted: &Value) -> bool {
