@@ -12,7 +12,8 @@ use medevo_tests::{
     history::History,
     lab::{Lab, STEPS},
     process::{
-        binary, coord, finish, is_stopped, must, processes_naming, signal, until, wait, worker_pid,
+        binary, coord, finish, heeding_hangup, is_stopped, must, processes_naming, signal, until,
+        wait, worker_pid,
     },
     traces::{half_written, unlocked},
 };
@@ -22,7 +23,7 @@ fn under_way(lab: &Lab, workers: usize) -> Child {
     let mut command = lab.launch("run", workers);
     command.args(["--set", "stage.adapt.steps=1000"]);
     let child = command.spawn().expect("the coordinator starts");
-    lab.until_committed("run", 5);
+    lab.until_committed("run", 2);
     child
 }
 
@@ -84,9 +85,11 @@ fn a_coordinator_that_stands_still_is_killed_with_its_workers() {
 fn a_closed_terminal_drains() {
     let lab = Lab::new();
     let mut command = lab.launch("run", 1);
-    command.args(["--set", "stage.adapt.steps=1000"]).env("RUST_LOG", "info");
-    let mut child = command.process_group(0).spawn().expect("the coordinator starts");
-    lab.until_committed("run", 5);
+    command.args(["--set", "stage.adapt.steps=1000"]);
+    let mut command = heeding_hangup(&command);
+    let mut child =
+        command.env("RUST_LOG", "info").process_group(0).spawn().expect("the coordinator starts");
+    lab.until_committed("run", 2);
     drop((child.stdout.take(), child.stderr.take()));
     signal(child.id(), "HUP");
     let _ = wait(child).expect_code(3);
@@ -131,9 +134,9 @@ fn a_worker_that_stands_still_goes_with_an_interrupted_run() {
 fn a_standby_leaves_with_a_drained_run() {
     let lab = Lab::new();
     let mut cluster = Cluster::new(&lab, "run");
-    cluster.launch(&lab, 1, &["stage.adapt.steps=1000"], "");
+    cluster.launch(&lab, 1, &["cluster.workers=1", "stage.adapt.steps=1000"], "");
     cluster.join("w0", "");
-    cluster.until_committed(5);
+    cluster.until_committed(2);
     cluster.stand_by();
     until("it stands by", || cluster.said().contains("standing by"));
     let _ = must(coord(["drain", &lab.path("run")]));

@@ -36,14 +36,14 @@ fn follow(lab: &Lab, shown: &[Shown], names: &[(&str, &str)]) {
     }
 }
 
-/// A run of some dozen steps with `set`, two workers and a checkpoint every three steps, that has committed five.
+/// A run of some dozen steps with `set`, two workers and a checkpoint every three steps, that has committed two.
 fn under_way(lab: &Lab, set: &[&str]) -> Child {
     let mut command = lab.launch("run", 2);
     for setting in ["stage.adapt.steps=40", "cluster.collective_timeout_s=5"].iter().chain(set) {
         command.args(["--set", setting]);
     }
     let child = command.spawn().expect("the coordinator starts");
-    lab.until_committed("run", 5);
+    lab.until_committed("run", 2);
     child
 }
 

@@ -41,6 +41,15 @@ pub fn worker<const N: usize>(args: [&str; N]) -> Command {
     command
 }
 
+/// The same command, with SIGHUP heeded even where whoever runs the tests has it ignored (`nohup make test`).
+#[must_use]
+pub fn heeding_hangup(command: &Command) -> Command {
+    let mut wrapped = Command::new("env");
+    wrapped.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
+    wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    wrapped
+}
+
 /// What a finished process left.
 #[derive(Debug)]
 pub struct Finished {
