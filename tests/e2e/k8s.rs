@@ -558,7 +558,8 @@ fn run_files_in_the_config_maps_are_good() {
         let file = dir.path().join("run.toml");
         std::fs::write(&file, text).expect("written");
         // It reads as far as the model, which is not on this machine.
-        let said = finish(coord(["launch", &file.to_string_lossy(), "--dry-run", "--on", "local"]));
+        let file = file.to_string_lossy();
+        let said = finish(coord(["launch", &file, "--dry-run", "--on", "local", "--workers", "0"]));
         assert_eq!(said.status.code(), Some(2), "{name}: {}", said.said());
         assert!(said.stderr.contains("/models/qwen2.5-vl-3b"), "{name}: {}", said.said());
         assert!(text.contains("listen = \"0.0.0.0:7000\""), "{name}: {text}");

@@ -50,7 +50,7 @@ fn a_run_is_stopped_by_sigterm_and_goes_on_with_the_same_commands() {
     let both = "grace_s = 20\nmax_workers = 2\n";
     lab.amend(|text| text.replace("grace_s = 3\n", both) + "\n[engine]\nthreads = 1\n");
     let alive = |who: &str| lab.path(&format!("alive-{who}"));
-    let mut start = |cluster: &mut Cluster, fault: &str| {
+    let start = |cluster: &mut Cluster, fault: &str| {
         let mut leader = command(&objects, "example-coordinator", 0, &here);
         leader.env("MEDEVO_COORD_FAULT", fault).env("MEDEVO_ALIVE", alive("coordinator"));
         if fault.is_empty() {
