@@ -50,7 +50,7 @@ fn under_way(lab: &Lab, set: &[&str]) -> Child {
 fn ended_well(lab: &Lab, run: &str) {
     let dir = lab.run_dir(run);
     let history = History::read(&dir);
-    assert!(history.of("finished").last().is_some_and(|e| e.to_string().contains("done")), "{run}");
+    assert!(history.of("finished").last().is_some_and(|e| e.to_string().contains("Done")), "{run}");
     assert_eq!(processes_naming(&dir), Vec::<String>::new());
 }
 

@@ -63,7 +63,7 @@ impl Objects {
             .stderr(Stdio::piped());
         let said = must(command);
         let mut objects: Vec<Value> = serde_json::from_str(&said.stdout).expect("JSON");
-        objects.sort_by_key(|one| key(one));
+        objects.sort_by_key(key);
         Self(objects)
     }
 
