@@ -11,7 +11,8 @@ use super::{raw::ClusterSection, rules::Rules};
 pub struct SlurmSection {
     /// Nodes with workers.
     pub nodes: usize,
-    /// Start with as few nodes as this when there are not `nodes` of them; left out: only with all.
+    /// Start, and start again after a loss, with as few nodes as this when there are not `nodes` of them; left out:
+    /// only with all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_nodes: Option<usize>,
     /// Workers a node. With `cluster.device = "cuda"` that many GPUs a node are asked for, one for each worker.

@@ -44,11 +44,15 @@ impl Script<'_> {
         let own = usize::from(slurm.coordinator == CoordinatorNode::Own);
         let (least, most) = (slurm.min_nodes.unwrap_or(slurm.nodes) + own, slurm.nodes + own);
         let nodes = if least == most { most.to_string() } else { format!("{least}-{most}") };
-        let mut options = vec![
-            format!("--job-name={}", self.name),
-            format!("--nodes={nodes}"),
-            format!("--ntasks-per-node={}", slurm.tasks_per_node),
-        ];
+        let tasks = slurm.tasks_per_node;
+        let mut options = vec![format!("--job-name={}", self.name), format!("--nodes={nodes}")];
+        options.push(if least == most {
+            format!("--ntasks-per-node={tasks}")
+        } else {
+            // A job that has begun keeps its number of tasks: with so many a node it could never start on fewer nodes.
+            // The step has its tasks from `srun`.
+            format!("--mincpus={}", tasks * slurm.cpus_per_task.unwrap_or(1))
+        });
         let gpus = format!("gpu:{}", slurm.tasks_per_node);
         let gpus = (self.config.cluster.device == WorkerDevice::Cuda).then_some(gpus);
         for (option, value) in [
@@ -136,7 +140,7 @@ mod tests {
             [
                 "--job-name=small",
                 "--nodes=2-3",
-                "--ntasks-per-node=8",
+                "--mincpus=48",
                 "--cpus-per-task=6",
                 "--mem=0",
                 "--gres=gpu:8",
@@ -171,6 +175,7 @@ mod tests {
         );
         let options = options(&text);
         assert!(options.contains(&"--nodes=3") && options.contains(&"--no-requeue"), "{text}");
+        assert!(options.contains(&"--ntasks-per-node=1"), "{text}");
         for absent in ["--gres", "--time", "--no-kill", "--mem", "--partition"] {
             assert!(!options.iter().any(|option| option.starts_with(absent)), "{absent}: {text}");
         }
