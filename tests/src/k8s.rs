@@ -1,9 +1,10 @@
 //! Manifests as objects: built by kustomize, validated, and what their network policies allow.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use serde_json::Value;
@@ -139,15 +140,22 @@ fn contains(labels: &Value, wanted: &Value) -> bool {
     wanted.as_object().is_none_or(|wanted| wanted.iter().all(|(key, value)| &labels[key] == value))
 }
 
+/// What has been built, by folder: many tests look at the same few.
+static BUILT: Mutex<BTreeMap<PathBuf, Objects>> = Mutex::new(BTreeMap::new());
+
 /// What `kubectl kustomize` makes of a folder.
 ///
 /// # Panics
 /// When it makes nothing.
 #[must_use]
 pub fn build(folder: &Path) -> Objects {
-    let mut command = Command::new(kubectl());
-    command.arg("kustomize").arg(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Objects::parse(&must(command).stdout)
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let make = || {
+        let mut command = Command::new(kubectl());
+        command.arg("kustomize").arg(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Objects::parse(&must(command).stdout)
+    };
+    built.entry(folder.to_owned()).or_insert_with(make).clone()
 }
 
 /// Holds every object against the schemas of a version of Kubernetes, where unknown fields are errors too. Custom
