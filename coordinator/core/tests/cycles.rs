@@ -12,7 +12,9 @@ fn start(spec: RunSpec) -> Sim {
     sim
 }
 
-fn update(sim: &mut Sim) -> (PolicyVersion, PolicyVersion, Vec<(SampleIndex, Arc<[TrainAnswer]>)>) {
+type Groups = Vec<(SampleIndex, Arc<[TrainAnswer]>)>;
+
+fn update(sim: &mut Sim) -> (PolicyVersion, PolicyVersion, Groups) {
     match sim.pull("w0") {
         Order::Update { policy, share: Share::Grpo { rollout_policy, groups, .. }, .. } => {
             (policy, rollout_policy, groups)

@@ -157,16 +157,15 @@ fn clock(name: &str, link: &Link) -> Finding {
         ahead.unsigned_abs(),
         if ahead > 0 { "behind" } else { "ahead of" }
     );
-    match ahead.unsigned_abs() {
-        ..=SKEW => Finding::ok(check, found),
-        ..=FAR => {
-            Finding::warning(check, found, "synchronise the clocks (chrony): logs mislead else")
-        }
-        _ => Finding::failed(
-            check,
-            found,
-            "synchronise the clocks (chrony): certificates and object stores refuse such times",
-        ),
+    let skew = ahead.unsigned_abs();
+    if skew <= SKEW {
+        Finding::ok(check, found)
+    } else if skew <= FAR {
+        Finding::warning(check, found, "synchronise the clocks (chrony): logs mislead else")
+    } else {
+        let way =
+            "synchronise the clocks (chrony): certificates and object stores refuse such times";
+        Finding::failed(check, found, way)
     }
 }
 
