@@ -157,7 +157,7 @@ fn a_time_limit_drains_the_run_and_queues_it_again() {
     let lab = lab(SIX);
     let mut launch = long(slurm.launch(&lab, "run"));
     // The shortest limit there is. Slurm looks twice a minute: the notice comes within thirty seconds.
-    launch.args(["--set", "cluster.slurm.time=1"]);
+    launch.args(["--set", "cluster.slurm.time=\"1\""]);
     let waiting = start(launch);
     let job = slurm.the_job();
     slurm.until_job(&job, "RUNNING", 1);
