@@ -34,7 +34,7 @@ demo-full: build ## the demo with three seeds and the TTRL baseline
 	@ops/demo/run 0 1 2 --ttrl
 
 test: build setup-peers setup-services setup-s3 setup-k8s ## every test, with real processes, and transformers, PEFT and TRL beside them
-	cargo test --workspace --no-fail-fast
+	@ops/test
 
 lint: setup ## formatting, clippy with warnings denied, licences
 	cargo fmt --all --check
