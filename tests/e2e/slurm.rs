@@ -15,8 +15,9 @@ use medevo_tests::{
 use serde_json::Value;
 
 /// Three nodes with two workers each, and room for nobody else on a node.
-const SIX: &str =
-    "nodes = 3\ntasks_per_node = 2\ngres = \"gpu:2\"\ntime = \"10\"\nsignal_before_s = 30\n";
+const SIX: &str = "nodes = 3\ntasks_per_node = 2\ngres = \"gpu:2\"\ntime = \"10\"\nsignal_before_s = 30\n";
+/// The run goes on without a node that is lost.
+const GO_ON: &str = "on_node_loss = \"go_on\"\n";
 
 /// A run of the tiny model that asks Slurm for this.
 fn lab(slurm: &str) -> Lab {
@@ -112,7 +113,7 @@ fn what_slurm_would_get_is_shown_and_what_cannot_work_is_refused() {
 #[test]
 fn a_run_survives_a_requeue_and_the_loss_of_a_node() {
     let Some(slurm) = Slurm::up(Site::default()) else { return };
-    let lab = lab(SIX);
+    let lab = lab(&format!("{SIX}{GO_ON}"));
     let mut launch = slurm.launch(&lab, "run");
     launch.args(["--set", "stage.adapt.steps=26"]);
     let submitted = SystemTime::now();
@@ -242,7 +243,7 @@ fn the_loss_of_the_coordinators_node_queues_the_job_again() {
 #[test]
 fn a_killed_daemon_and_a_killed_coordinator_do_not_end_the_job() {
     let Some(slurm) = Slurm::up(Site::default()) else { return };
-    let lab = lab(SIX);
+    let lab = lab(&format!("{SIX}{GO_ON}"));
     let waiting = start(long(slurm.launch(&lab, "run")));
     let job = slurm.the_job();
     lab.until_committed("run", 4);
@@ -277,7 +278,7 @@ fn a_rank_that_slurm_has_lost_sight_of_is_kept_out() {
         ..Site::default()
     };
     let Some(slurm) = Slurm::up(site) else { return };
-    let lab = lab(&format!("{SIX}min_nodes = 2\n"));
+    let lab = lab(&format!("{SIX}{GO_ON}min_nodes = 2\n"));
     let waiting = start(long(slurm.launch(&lab, "run")));
     let job = slurm.the_job();
     lab.until_committed("run", 4);
@@ -351,7 +352,7 @@ fn inside_of_an_allocation_the_run_starts_right_there() {
     let job = slurm.the_job();
     lab.until_committed("other", 1);
     signal(waiting.id(), "INT");
-    let said = wait(waiting).expect_code(5);
+    let said = wait(waiting).expect_code(6);
     assert!(said.stdout.contains("goes on"), "{}", said.said());
     assert_eq!(slurm.job(&job)["JobState"], "RUNNING");
 }

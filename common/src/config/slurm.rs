@@ -77,8 +77,8 @@ pub struct SlurmSection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeLoss {
-    /// The run goes on with the workers of the other nodes while `cluster.min_workers` are left; then, or when it was
-    /// the coordinator's node, the job is queued again.
+    /// The run goes on with the workers of the other nodes while `cluster.min_workers` are left. When it was the
+    /// coordinator's node, the job may stay without a coordinator until its time limit: `scontrol requeue` it by hand.
     GoOn,
     /// Slurm ends the job and queues it again, with as many nodes as before.
     Requeue,
@@ -113,7 +113,7 @@ impl Default for SlurmSection {
             signal_before_s: 120,
             requeue: true,
             max_restarts: 100,
-            on_node_loss: NodeLoss::GoOn,
+            on_node_loss: NodeLoss::Requeue,
             coordinator: CoordinatorNode::First,
             coordinator_grace_s: 120,
             container_image: None,

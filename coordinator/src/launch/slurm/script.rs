@@ -131,7 +131,7 @@ mod tests {
                 "[cluster]\ndevice = \"cuda\"\n[cluster.slurm]\nnodes = 3\nmin_nodes = 2\ntasks_per_node = 8\n\
                  cpus_per_task = 6\nmem = \"0\"\npartition = \"gpu\"\naccount = \"radiology\"\nqos = \"long\"\n\
                  time = \"2-00:00:00\"\nconstraint = \"a100|h100\"\nextra = [\"--exclude=n7\"]\n\
-                 setup = [\"module load cuda\"]\nsignal_before_s = 300\n",
+                 setup = [\"module load cuda\"]\nsignal_before_s = 300\non_node_loss = \"go_on\"\n",
             ),
             None,
         );
