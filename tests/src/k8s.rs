@@ -68,6 +68,12 @@ impl Objects {
         Self(objects)
     }
 
+    /// Those of several builds.
+    #[must_use]
+    pub fn joined(parts: impl Iterator<Item = Self>) -> Self {
+        Self(parts.flat_map(|part| part.0).collect())
+    }
+
     /// All of them.
     #[must_use]
     pub fn all(&self) -> &[Value] {
