@@ -15,7 +15,8 @@ use medevo_tests::{
 use serde_json::Value;
 
 /// Three nodes with two workers each, and room for nobody else on a node.
-const SIX: &str = "nodes = 3\ntasks_per_node = 2\ngres = \"gpu:2\"\ntime = \"10\"\nsignal_before_s = 30\n";
+const SIX: &str =
+    "nodes = 3\ntasks_per_node = 2\ngres = \"gpu:2\"\ntime = \"10\"\nsignal_before_s = 30\n";
 /// The run goes on without a node that is lost.
 const GO_ON: &str = "on_node_loss = \"go_on\"\n";
 

@@ -70,7 +70,10 @@ impl Origin {
                 self.beside_base(fresh, policy)
             }
             None => {
-                let model = load_model(dir, self.kind, self.device)?;
+                let mut model = load_model(dir, self.kind, self.device)?;
+                // What goes with the weights is copied from there into each checkpoint. A checkpoint that the run
+                // went on from is deleted one day, the run's model is not.
+                model.config.source = Some(self.dir.clone());
                 Ok(State::new(model, policy, self.freeze_vision))
             }
         }

@@ -55,6 +55,10 @@ fn a_restored_run_goes_on_bit_for_bit() {
     // A directory with something in it is never written over.
     let again = CheckpointWork { policy: PolicyVersion(3), ..save };
     assert!(matches!(restored.save(&again), Err(EngineError::Refused { .. })));
+    // A later checkpoint is whole, too, when this one has made room.
+    std::fs::remove_dir_all(&again.dir).unwrap();
+    let files = restored.save(&checkpoint(&fixture, 3)).unwrap();
+    assert!(files.iter().any(|file| file.name == "config.json"), "{files:?}");
 }
 
 /// Broken, a worker that joins late would train other weights than its peers.

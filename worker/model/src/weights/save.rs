@@ -43,6 +43,11 @@ pub(crate) fn save(
         "{} holds a model in several files; save into another directory",
         dir.display()
     );
+    ensure!(
+        source.join("config.json").exists(),
+        "{} holds no config.json any more, which belongs to the weights",
+        source.display()
+    );
     let same = std::fs::canonicalize(dir).ok() == std::fs::canonicalize(source).ok();
     let mut written = Vec::new();
     for name in COMPANIONS {
