@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use medevo_common::config::DataFormat;
 
 use super::operator;
-use crate::launch::On;
+use crate::launch::Run;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,38 +55,7 @@ pub enum Command {
                             --workers 2 --set stage.adapt.objective.beta=0.1\n\nExit codes: 0 done, 1 failed, \
                             2 bad input, 3 drained."
     )]
-    Launch {
-        /// The run file (TOML); `docs config` explains every key. Slurm: or the directory of a run that exists.
-        file: PathBuf,
-        /// Where to run it (default: `slurm` inside a Slurm job or where `sinfo` finds a cluster, else `local`).
-        #[arg(long, value_enum)]
-        on: Option<On>,
-        /// Override a key of the run file, as often as needed (`run.seed=3`, `stage.adapt.steps=10`).
-        #[arg(long, value_name = "KEY=VALUE")]
-        set: Vec<String>,
-        /// Workers on this machine; 0 waits for workers from elsewhere.
-        #[arg(long)]
-        workers: Option<usize>,
-        /// Run directory (default: `run.dir`, else `runs/<name>`).
-        #[arg(long, value_name = "DIR")]
-        run_dir: Option<PathBuf>,
-        /// File with the join token, instead of the environment variable MEDEVO_TOKEN.
-        #[arg(long, value_name = "FILE")]
-        token_file: Option<PathBuf>,
-        /// Check everything, say what would be done, and do nothing.
-        #[arg(long)]
-        dry_run: bool,
-        /// Start even if the workers need more memory than they have, as `plan` estimates it.
-        #[arg(long)]
-        ignore_memory: bool,
-        /// Slurm and Kubernetes: stay until the run ends, with its exit code.
-        #[arg(long)]
-        wait: bool,
-        /// Slurm: an array of runs, one for each of these seeds (`0-4`, `1,3,7`, `0-9%2` for two at a time), named
-        /// `<name>-s<seed>`.
-        #[arg(long, value_name = "SEEDS")]
-        seeds: Option<String>,
-    },
+    Launch(Run),
     /// Lead a run whose workers come by themselves, or stand by for the coordinator that does.
     ///
     /// Workers find whoever leads with `medevo-worker join --run-dir DIR`. With the embedded store all coordinators are

@@ -21,7 +21,7 @@ use clap::Parser;
 use arguments::{CertsCommand, Command, DataCommand};
 
 use crate::{
-    launch::{self, Exit, Run, Serve, remote::Target},
+    launch::{self, Exit, Serve, remote::Target},
     logging,
     preflight::Refused,
     say::{complain, say},
@@ -45,32 +45,7 @@ pub fn main() -> Exit {
 
 fn carry_out(command: Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Launch {
-            file,
-            on,
-            set,
-            workers,
-            run_dir,
-            token_file,
-            dry_run,
-            ignore_memory,
-            wait,
-            seeds,
-        } => {
-            let run = Run {
-                file,
-                on,
-                set,
-                workers,
-                run_dir,
-                token_file,
-                dry_run,
-                ignore_memory,
-                wait,
-                seeds,
-            };
-            attended(launch::launch(run))
-        }
+        Command::Launch(run) => attended(launch::launch(run)),
         Command::Serve { target, set, run_dir, token_file, advertise, standby } => {
             let serve = Serve { target, set, run_dir, token_file, advertise, standby };
             attended(launch::serve(serve))

@@ -6,7 +6,7 @@ use medevo_common::config::{RunConfig, ValidConfig};
 use medevo_core::api::Outcome;
 
 use super::{
-    Exit, On, Signals,
+    Exit, Run, Signals,
     carry::{Local, Task, carry},
     describe,
     entrance::{Entrance, listen, security},
@@ -20,31 +20,6 @@ use crate::{
     say::{complain, say},
     store::{self, outcome},
 };
-
-/// What `launch` was asked for.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// The run file.
-    pub file: PathBuf,
-    /// Where to run it; `None`: Slurm inside of a job or where a cluster answers, else this machine.
-    pub on: Option<On>,
-    /// Overrides, `key=value`.
-    pub set: Vec<String>,
-    /// Workers on this machine; `None`: as the run file says.
-    pub workers: Option<usize>,
-    /// Run directory; `None`: as the run file says, else `runs/<name>`.
-    pub run_dir: Option<PathBuf>,
-    /// Where the join token is; `None`: in the environment, else a new one.
-    pub token_file: Option<PathBuf>,
-    /// Only say what would be done.
-    pub dry_run: bool,
-    /// Start even if the workers need more memory than they have.
-    pub ignore_memory: bool,
-    /// On a cluster: stay until the run ends.
-    pub wait: bool,
-    /// On Slurm: one run for each of these seeds.
-    pub seeds: Option<String>,
-}
 
 /// How far to go, and past what.
 #[derive(Clone, Debug, Default)]
