@@ -8,7 +8,7 @@ use std::{
 
 use medevo_rpc::{Backoff, CallError, Client, ClientSecurity, Credentials, Locate};
 use medevo_types::{
-    Attempt, Generation, Incarnation, Step, WorkerId, WorkerTag,
+    Incarnation, WorkerId, WorkerTag,
     messages::{
         Directive, EngineSetup, Envelope, Hello, JoinRefused, Rejection, Report, Welcome,
         incarnation_at,
@@ -18,7 +18,7 @@ use medevo_types::{
 use tokio::{sync::watch, task::spawn_blocking};
 
 use crate::{
-    directive::name, engine_thread::EngineThread, fault::Fault, lease::Lease, port::Build,
+    directive::name, engine_thread::EngineThread, fault::Fault, lease::Lease, leaving, port::Build,
     token::Token, whereabouts::RunDir,
 };
 
@@ -90,9 +90,6 @@ pub enum AgentError {
     #[error("{0:#}")]
     Engine(anyhow::Error),
 }
-
-/// How long a coordinator may take to hear that a worker leaves.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Takes part in a run until it is over, or until it is to leave. Returns why it left.
 ///
@@ -186,7 +183,7 @@ async fn serve(
     tag: &WorkerTag,
     engine: &EngineThread,
 ) -> Result<Leave, AgentError> {
-    let (mut pace, mut leaving) = (Pace::default(), plan.leaving.clone());
+    let (mut pace, mut leave) = (Pace::default(), plan.leaving.clone());
     // A vote was given: the step waits for this worker.
     let mut engaged = false;
     loop {
@@ -194,11 +191,11 @@ async fn serve(
         touch(plan.alive.as_deref());
         let answer = tokio::select! {
             biased;
-            () = asked_to(&mut leaving), if !engaged => return Ok(farewell(client, tag).await),
+            () = leaving::asked(&mut leave), if !engaged => return Ok(Leave::Over(leaving::farewell(client, tag).await)),
             answer = client.next(tag, plan.leader_grace) => answer?,
         };
-        if *leaving.borrow() && !answer.as_ref().is_ok_and(awaited) {
-            return Ok(farewell(client, tag).await);
+        if *leave.borrow() && !answer.as_ref().is_ok_and(leaving::awaited) {
+            return Ok(Leave::Over(leaving::farewell(client, tag).await));
         }
         let directive = match answer {
             Ok(Directive::Stop { reason }) => return Ok(Leave::Over(reason)),
@@ -243,31 +240,6 @@ async fn serve(
             pace.slow_down().await;
         }
     }
-}
-
-/// Whether others wait for this in a collective, or the run for its files.
-fn awaited(directive: &Directive) -> bool {
-    matches!(directive, Directive::Update(_) | Directive::Apply(_) | Directive::Checkpoint(_))
-}
-
-/// Returns when the worker is to leave; never, if nobody can ask for it any more.
-async fn asked_to(leaving: &mut watch::Receiver<bool>) {
-    if leaving.wait_for(|leave| *leave).await.is_err() {
-        std::future::pending().await
-    }
-}
-
-/// Tells the coordinator that this worker leaves. One that does not hear it notices by the lease.
-async fn farewell(client: &Client, tag: &WorkerTag) -> Leave {
-    let body = Report::Leaving;
-    let (generation, step, attempt) = (Generation(0), Step(0), Attempt(0));
-    let envelope = Envelope { from: tag.clone(), generation, step, attempt, body };
-    match client.report(&envelope, FAREWELL).await {
-        Ok(Ok(())) => {}
-        Ok(Err(rejection)) => tracing::debug!(%rejection, "the farewell was turned away"),
-        Err(error) => tracing::warn!("the coordinator was not told: {error}"),
-    }
-    Leave::Over("it was asked to leave".to_owned())
 }
 
 fn touch(alive: Option<&Path>) {

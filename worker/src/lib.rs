@@ -17,6 +17,7 @@ pub mod generate;
 pub mod init;
 pub mod join;
 pub mod lease;
+mod leaving;
 pub mod logprobs;
 pub mod merge;
 pub mod port;
