@@ -258,6 +258,7 @@ fn values_out_of_range_name_their_path_and_the_way_out() {
         ("cluster.min_workers=99", "`cluster.max_workers` must be at least"),
         ("cluster.update_s=30", "must be longer than cluster.collective_timeout_s"),
         ("cluster.listen=localhost", "`cluster.listen` must be host:port"),
+        ("cluster.metrics=localhost", "`cluster.metrics` must be host:port"),
         ("cluster.listen=0.0.0.0:7000", "set cluster.trusted_network = true"),
         ("cluster.listen=\"[::]:7000\"", "`medevo-coord certs init DIR`"),
         ("cluster.listen=node-a:7000", "other machines may reach"),

@@ -11,6 +11,7 @@ pub mod launch;
 pub mod leadership;
 mod logging;
 pub mod logs;
+pub mod metrics;
 pub mod preflight;
 pub mod progress;
 pub mod report;

@@ -17,6 +17,7 @@ fn status(stage: &str, step: u64) -> Status {
         view: View {
             phase: "rollout".into(),
             explain: "waiting on w1".into(),
+            ending: None,
             stage: stage.into(),
             step: Step(step),
             total_steps: 150,

@@ -40,6 +40,7 @@ fn status() -> Status {
         view: View {
             phase: "rollout".into(),
             explain: "rollout of step 4: 3 units are out".into(),
+            ending: None,
             stage: "adapt".into(),
             step: Step(3),
             total_steps: 150,

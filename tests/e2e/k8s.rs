@@ -1,45 +1,16 @@
 //! The manifests without a cluster: every variant is built, strictly valid for the oldest and the newest Kubernetes,
-//! and says what it has to; `launch --on k8s` gives the same objects from the run file. k8s/README.md lists it all.
+//! and says what it has to. k8s/README.md lists it all.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::PathBuf;
 
-use medevo_tests::{
-    k8s::{Cluster, Objects, build, kubectl, python, validate},
-    lab::checkout,
-    process::{coord, finish},
+use medevo_tests::k8s::{
+    Cluster, Objects, VARIANTS, build, folder, jobs, pod, python, validate, variant,
 };
 use serde_json::Value;
 
-/// All that a run may be, with the run file beside it.
-const VARIANTS: [&str; 5] = ["single-node", "multi-gpu", "etcd", "external-etcd", "s3"];
 /// What is applied beside runs.
 const OTHERS: [&str; 5] =
     ["base", "overlays/service-monitor", "storage/shared", "storage/single-node", "operator"];
-
-fn folder(name: &str) -> PathBuf {
-    checkout().join("k8s").join(name)
-}
-
-fn variant(name: &str) -> Objects {
-    build(&folder(&format!("overlays/{name}")))
-}
-
-fn launched(run_file: &Path, more: &[&str]) -> Command {
-    let mut command = coord(["launch", &run_file.to_string_lossy(), "--on", "k8s"]);
-    command.args(more).env("KUBECTL", kubectl());
-    command
-}
-
-fn jobs(objects: &Objects) -> [&Value; 2] {
-    ["example-coordinator", "example-workers"].map(|name| objects.one("Job", name))
-}
-
-fn pod(job: &Value) -> &Value {
-    &job["spec"]["template"]["spec"]
-}
 
 /// The pod templates of a variant, etcd's too.
 fn pods(objects: &Objects) -> Vec<&Value> {
@@ -47,8 +18,7 @@ fn pods(objects: &Objects) -> Vec<&Value> {
 }
 
 fn args(job: &Value) -> Vec<&str> {
-    let args = pod(job)["containers"][0]["args"].as_array().expect("arguments");
-    args.iter().map(|arg| arg.as_str().expect("text")).collect()
+    strings(&pod(job)["containers"][0]["args"])
 }
 
 fn strings(list: &Value) -> Vec<&str> {
@@ -87,21 +57,6 @@ fn a_broken_manifest_is_refused_by_the_validator() {
         harm(objects.one_mut("Job", "example-workers"));
         let said = validate(&objects, "1.37.0").expect_err(what);
         assert!(said.contains("example-workers") || said.contains("Job"), "{what}: {said}");
-    }
-}
-
-#[test]
-fn launch_renders_what_the_overlays_say() {
-    for name in VARIANTS {
-        let said = finish(launched(&folder(&format!("overlays/{name}/run.toml")), &["--dry-run"]));
-        let said = said.expect_code(0);
-        let (mut rendered, mut written) = (Objects::parse(&said.stdout), variant(name));
-        // The run file is resolved by the one and plain in the other; both are read by the same code.
-        for objects in [&mut rendered, &mut written] {
-            objects.one_mut("ConfigMap", "example-run")["data"] = Value::Null;
-            objects.sort_named();
-        }
-        assert_eq!(rendered, written, "{name}");
     }
 }
 
@@ -217,67 +172,6 @@ fn workers_have_a_gpu_each_and_the_coordinator_has_none() {
     assert_eq!(jobs(&variant("multi-gpu"))[1]["spec"]["parallelism"], 8);
 }
 
-/// Whatever a run file may say of its pods arrives in them, and the result is still valid.
-#[test]
-fn what_the_run_file_says_of_the_pods_arrives_in_them() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let text =
-        std::fs::read_to_string(folder("overlays/external-etcd/run.toml")).expect("a run file");
-    let more = r#"
-claim = "files"
-user = 2000
-coordinator_image = "registry.example/coord:7"
-worker_image = "registry.example/worker@sha256:0a"
-image_pull_secrets = ["pull"]
-coordinator_memory = "3Gi"
-worker_cpus = "8"
-worker_memory = "99Gi"
-shm = "9Gi"
-token_secret = "own-token"
-priority_class = "patient"
-node_selector = { "nvidia.com/gpu.product" = "NVIDIA-H100", zone = "" }
-"#;
-    let text = text
-        .replace("\"medevo-etcd\"", "\"own-etcd\"")
-        .replace("\"medevo-certificates\"", "\"own-certs\"");
-    let file = dir.path().join("run.toml");
-    std::fs::write(&file, text + more).expect("written");
-    let more = ["--dry-run", "--workers", "5", "--set", "cluster.min_workers=3"];
-    let objects = Objects::parse(&finish(launched(&file, &more)).expect_code(0).stdout);
-    assert_eq!(validate(&objects, "1.29.0"), Ok(()));
-    let [coordinator, workers] = jobs(&objects).map(pod);
-    for pod in [coordinator, workers] {
-        let (env, volumes) = (&pod["containers"][0]["env"], &pod["volumes"]);
-        let named = |list: &Value, name: &str| {
-            let mut list = list.as_array().expect("a list").iter();
-            list.find(|one| one["name"] == name)
-                .unwrap_or_else(|| panic!("{name} in {pod}"))
-                .clone()
-        };
-        let token = &named(env, "MEDEVO_TOKEN")["valueFrom"]["secretKeyRef"];
-        assert_eq!((&token["name"], &token["optional"]), (&"own-token".into(), &false.into()));
-        let password = &named(env, "ETCD_PASSWORD")["valueFrom"]["secretKeyRef"];
-        assert_eq!(password["name"], "own-etcd");
-        assert_eq!(named(volumes, "etcd")["secret"]["secretName"], "own-etcd");
-        assert_eq!(named(volumes, "certificates")["secret"]["secretName"], "own-certs");
-        assert_eq!(named(volumes, "files")["persistentVolumeClaim"]["claimName"], "files");
-        assert_eq!(pod["securityContext"]["runAsUser"], 2000);
-        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "merged, not replaced");
-        assert_eq!(pod["priorityClassName"], "patient");
-        assert_eq!(pod["imagePullSecrets"][0]["name"], "pull");
-    }
-    assert_eq!(coordinator["containers"][0]["image"], "registry.example/coord:7");
-    assert_eq!(coordinator["containers"][0]["resources"]["limits"]["memory"], "3Gi");
-    assert_eq!(coordinator["nodeSelector"], Value::Null);
-    assert_eq!(workers["containers"][0]["image"], "registry.example/worker@sha256:0a");
-    assert_eq!(workers["containers"][0]["resources"]["requests"]["cpu"], "8");
-    assert_eq!(workers["containers"][0]["resources"]["limits"]["memory"], "99Gi");
-    assert_eq!(workers["nodeSelector"]["nvidia.com/gpu.product"], "NVIDIA-H100");
-    assert_eq!(jobs(&objects)[1]["spec"]["completions"], 5);
-    let budget = objects.one("PodDisruptionBudget", "example-workers");
-    assert_eq!(budget["spec"]["minAvailable"], 3);
-}
-
 /// A run ends. What restarts for ever would hold GPUs for nothing, and two at a time would share a name.
 #[test]
 fn jobs_end_with_the_run_and_replace_what_was_lost() {
@@ -323,12 +217,6 @@ fn a_coordinator_has_the_time_for_a_step_a_checkpoint_and_its_copy() {
         let needed = 120 + 60 + 300 + 60 + 600 + if name == "s3" { 600 } else { 0 };
         assert!(grace >= needed, "{name}: {grace} s of {needed} s");
     }
-    let longer =
-        ["--dry-run", "--set", "cluster.update_s=5000", "--set", "checkpoint.timeout_s=4000"];
-    let said = finish(launched(&folder("overlays/s3/run.toml"), &longer)).expect_code(0);
-    let objects = Objects::parse(&said.stdout);
-    let grace = pod(jobs(&objects)[0])["terminationGracePeriodSeconds"].as_u64().expect("seconds");
-    assert!(grace >= 120 + 60 + 5000 + 60 + 2 * 4000, "it follows the run file: {grace} s");
 }
 
 /// Probes look at a file that the process touches only while it does what it should.
@@ -350,36 +238,6 @@ fn probes_look_at_what_the_process_does() {
     }
 }
 
-/// The probes' own commands, on files of several ages.
-#[test]
-fn probes_tell_fresh_from_stale() {
-    let objects = variant("single-node");
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("alive");
-    let ask = |job: &Value, probe: &str| {
-        let command = strings(&pod(job)["containers"][0][probe]["exec"]["command"]);
-        let line = command[2].replace("/tmp/alive", &file.to_string_lossy());
-        Command::new(command[0]).args([command[1], &line]).status().expect("a shell").success()
-    };
-    let [coordinator, workers] = jobs(&objects);
-    let answers = || {
-        [coordinator, workers].map(|job| [ask(job, "livenessProbe"), ask(job, "readinessProbe")])
-    };
-    assert_eq!(answers(), [[true, false], [true, false]], "still starting: live, not ready");
-    let aged = |minutes: &str| {
-        let touched = Command::new("touch").args(["-d", minutes]).arg(&file).status();
-        assert!(touched.expect("touch").success());
-    };
-    aged("now");
-    assert_eq!(answers(), [[true, true], [true, true]], "fresh");
-    aged("-3 minutes");
-    assert_eq!(answers(), [[true, false], [true, true]], "a store that is away, a long order");
-    aged("-10 minutes");
-    assert_eq!(answers(), [[false, false], [true, true]], "the coordinator hangs");
-    aged("-40 minutes");
-    assert_eq!(answers(), [[false, false], [false, true]], "the worker hangs, too");
-}
-
 /// Which pods may speak to which, worked out from the policies as Kubernetes does: what no policy allows is refused.
 #[test]
 fn the_network_is_closed_but_for_what_a_run_needs() {
@@ -398,7 +256,9 @@ fn the_network_is_closed_but_for_what_a_run_needs() {
         assert!(!open("worker", "coordinator", 22), "{name}");
         assert!(!open("coordinator", "worker", 41_000), "{name}");
         for pod in ["coordinator", "worker"] {
-            assert!(!network.open_from_outside(pod, 7000), "{name}: {pod}");
+            for port in [7000, 7080] {
+                assert!(!network.open_from_outside(pod, port), "{name}: {pod}: {port}");
+            }
             assert!(network.open_to_outside(pod, 53), "{name}: {pod} asks DNS");
             assert!(!network.open_to_outside(pod, 80), "{name}: {pod}");
             assert_eq!(
@@ -497,10 +357,14 @@ fn the_monitor_watches_a_port_of_the_service() {
     let port = &monitor["spec"]["endpoints"][0]["port"];
     let service = objects.one("Service", "example-coordinator");
     let ports = service["spec"]["ports"].as_array().expect("ports");
-    assert!(
-        ports.iter().any(|one| &one["name"] == port)
-            && ports.iter().any(|one| one["name"] == "rpc")
-    );
+    assert!(ports.iter().any(|one| one["name"] == "rpc"), "the other port is left as it is");
+    let watched = ports.iter().find(|one| &one["name"] == port).expect("the monitor's port");
+    let served = format!("--set=cluster.metrics=0.0.0.0:{}", watched["targetPort"]);
+    let [coordinator, _] = jobs(&objects);
+    assert!(args(coordinator).contains(&served.as_str()), "{served}");
+    let network = Cluster::of(&objects);
+    assert!(network.open_from_outside("coordinator", 7080), "Prometheus reaches it");
+    assert!(!network.open_from_outside("coordinator", 7000));
     let wanted = &monitor["spec"]["selector"]["matchLabels"];
     for (label, value) in wanted.as_object().expect("labels") {
         assert_eq!(&service["metadata"]["labels"][label], value, "{label}");
@@ -539,82 +403,6 @@ fn an_operator_may_do_what_the_commands_need_and_nothing_else() {
             assert!(allowed.contains(&plural), "{name}: {plural}");
         }
     }
-}
-
-/// The coordinator's own check of what the pods will read.
-#[test]
-fn run_files_in_the_config_maps_are_good() {
-    for name in VARIANTS {
-        let said = finish(launched(&folder(&format!("overlays/{name}/run.toml")), &["--dry-run"]));
-        let objects = Objects::parse(&said.expect_code(0).stdout);
-        let text = objects.one("ConfigMap", "example-run")["data"]["run.toml"]
-            .as_str()
-            .expect("a run file");
-        let dir = tempfile::tempdir().expect("a folder");
-        let file = dir.path().join("run.toml");
-        std::fs::write(&file, text).expect("written");
-        // It reads as far as the model, which is not on this machine.
-        let file = file.to_string_lossy();
-        let said = finish(coord(["launch", &file, "--dry-run", "--on", "local", "--workers", "0"]));
-        assert_eq!(said.status.code(), Some(2), "{name}: {}", said.said());
-        assert!(said.stderr.contains("/models/qwen2.5-vl-3b"), "{name}: {}", said.said());
-        assert!(text.contains("listen = \"0.0.0.0:7000\""), "{name}: {text}");
-    }
-}
-
-#[test]
-fn what_cannot_work_on_a_cluster_is_refused_before_kubectl_is_called() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let good =
-        std::fs::read_to_string(folder("overlays/single-node/run.toml")).expect("a run file");
-    let refused = |change: &dyn Fn(String) -> String, more: &[&str], words: &[&str]| {
-        let file = dir.path().join("run.toml");
-        std::fs::write(&file, change(good.clone())).expect("written");
-        let mut command = launched(&file, more);
-        command.env("KUBECTL", "/nowhere/kubectl");
-        let said = finish(command).expect_code(2);
-        for word in words {
-            assert!(said.stderr.contains(word), "{word:?} is named: {}", said.said());
-        }
-    };
-    let swap = |from: &'static str, to: &'static str| {
-        move |text: String| {
-            assert!(text.contains(from), "{from}");
-            text.replace(from, to)
-        }
-    };
-    refused(&swap("name = \"example\"", "name = \"Example_1\""), &[], &["run.name", "Example_1"]);
-    refused(&swap("/models/qwen2.5-vl-3b", "models/qwen"), &[], &["model.path", "/models"]);
-    refused(&swap("/data/slake", "/data/../etc"), &[], &["data.slake.path"]);
-    refused(&swap("starve_s = 3600", "starve_s = 120"), &[], &["cluster.starve_s", "600"]);
-    refused(
-        &swap("certificates = \"medevo-certificates\"", ""),
-        &[],
-        &["certs init", "kubectl create secret", "cluster.k8s.certificates", "trusted_network"],
-    );
-    refused(
-        &swap("namespace = \"medevo\"", "namespace = \"Med Evo\""),
-        &[],
-        &["cluster.k8s.namespace"],
-    );
-    let k8s = "[cluster.k8s]\n";
-    refused(&swap(k8s, "[cluster.k8s]\nshm = \"16gb\"\n"), &[], &["cluster.k8s.shm", "16Gi"]);
-    refused(&swap(k8s, "[cluster.k8s]\nuser = 0\n"), &[], &["cluster.k8s.user", "root"]);
-    refused(&swap(k8s, "[cluster.k8s]\ncoordinators = 2\n"), &[], &["coordinators", "etcd"]);
-    refused(&swap(k8s, "[cluster.k8s]\nworker_image = \"a b\"\n"), &[], &["worker_image"]);
-    refused(&swap(k8s, "[cluster.k8s]\nnamspace = \"a\"\n"), &[], &["namspace", "namespace"]);
-    refused(&|text| text, &["--run-dir", "x"], &["--run-dir", "/runs/example"]);
-    refused(&|text| text, &["--token-file", "x"], &["--token-file", "token_secret"]);
-    refused(&|text| text, &["--dry-run"], &["/nowhere/kubectl", "install kubectl"]);
-}
-
-/// A cluster that is not there: `kubectl` itself, without a context that answers.
-#[test]
-fn a_cluster_that_does_not_answer_is_named() {
-    let mut command = launched(&folder("overlays/single-node/run.toml"), &[]);
-    command.env("KUBECONFIG", "/nowhere/config").env_remove("KUBERNETES_SERVICE_HOST");
-    let said = finish(command).expect_code(2);
-    assert!(said.stderr.contains("kubectl get"), "{}", said.said());
 }
 
 #[test]

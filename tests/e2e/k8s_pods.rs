@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use medevo_tests::{
     cluster::{COORDINATOR, Cluster},
     history::History,
-    k8s::{Objects, build},
+    k8s::{Objects, build, jobs, pod},
     lab::{Lab, STEPS, checkout},
     process::{coord, must, until, worker},
 };
@@ -43,6 +43,7 @@ fn a_run_is_stopped_by_sigterm_and_goes_on_with_the_same_commands() {
         ("/runs/$(RUN)", &dir),
         ("/certificates", &certificates),
         ("0.0.0.0:7000", &listen),
+        ("0.0.0.0:7080", "127.0.0.1:0"),
         (name, "127.0.0.1"),
         ("$(POD_IP)", "127.0.0.1"),
         ("cuda:0", "cpu"),
@@ -85,4 +86,35 @@ fn a_run_is_stopped_by_sigterm_and_goes_on_with_the_same_commands() {
         cluster.expect_end(process, 0);
     }
     History::read(cluster.dir()).check(STEPS);
+}
+
+/// The probes' own commands, on files of several ages.
+#[test]
+fn probes_tell_fresh_from_stale() {
+    let objects = build(&checkout().join("k8s/overlays/single-node"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("alive");
+    let ask = |job: &Value, probe: &str| {
+        let command = &pod(job)["containers"][0][probe]["exec"]["command"];
+        let [shell, flag, line] = [0, 1, 2].map(|i| command[i].as_str().expect("text"));
+        let line = line.replace("/tmp/alive", &file.to_string_lossy());
+        Command::new(shell).args([flag, &line]).status().expect("a shell").success()
+    };
+    let [coordinator, workers] = jobs(&objects);
+    let answers = || {
+        [coordinator, workers].map(|job| [ask(job, "livenessProbe"), ask(job, "readinessProbe")])
+    };
+    assert_eq!(answers(), [[true, false], [true, false]], "still starting: live, not ready");
+    let aged = |minutes: &str| {
+        let touched = Command::new("touch").args(["-d", minutes]).arg(&file).status();
+        assert!(touched.expect("touch").success());
+    };
+    aged("now");
+    assert_eq!(answers(), [[true, true], [true, true]], "fresh");
+    aged("-3 minutes");
+    assert_eq!(answers(), [[true, false], [true, true]], "a store that is away, a long order");
+    aged("-10 minutes");
+    assert_eq!(answers(), [[false, false], [true, true]], "the coordinator hangs");
+    aged("-40 minutes");
+    assert_eq!(answers(), [[false, false], [false, true]], "the worker hangs, too");
 }

@@ -1,4 +1,5 @@
-//! `launch`, `status` on a cluster that a script plays: it records what it is asked and answers from files.
+//! `launch`, `status`, `logs`, `drain` and `stop` on a cluster that a script plays: it records what it is asked and answers
+//! from files.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
@@ -20,6 +21,7 @@ case "$*" in
   *" exec "*) echo "state  rollout of step 7" ;;
   *" apply "*) cat >"$dir/applied"; echo "job.batch/example-coordinator created" ;;
   *" delete "*) echo '{"items": []}' >"$dir/jobs" ;;
+  *"logs "*) echo "[pod/example-workers-1-abc/worker] joined"; [ ! -e "$dir/gone" ] ;;
   *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
 "#;
@@ -120,6 +122,72 @@ fn a_run_that_is_not_there_is_bad_input() {
     );
     let said = played.run(coord(["status", "k8s:Example"])).expect_code(2);
     assert!(said.stderr.contains("k8s:NAMESPACE/RUN"), "{}", said.said());
+}
+
+/// Fails when another run's lines are shown, or when a question that the cluster cannot answer is passed on to it.
+#[test]
+fn logs_are_the_runs_or_one_workers() {
+    let played = Played::new(&json!([]), &json!([]));
+    let said = played.run(coord(["logs", "k8s:medevo/example", "--since", "10m"])).expect_code(0);
+    assert!(said.stdout.contains("[pod/example-workers-1-abc/worker] joined"), "{}", said.said());
+    let said = played.run(coord(["logs", "k8s:example", "--worker", "w-1", "--follow"]));
+    let _ = said.expect_code(0);
+    let asked = played.read("asked");
+    let [all, one] = asked.lines().collect::<Vec<_>>()[..] else {
+        panic!("two questions: {asked}")
+    };
+    assert!(all.starts_with(&format!("--namespace medevo logs --selector {SELECTOR} ")), "{all}");
+    assert!(all.contains("--prefix") && all.ends_with("--since=10m"), "{all}");
+    assert!(
+        one.starts_with(&format!(
+            "logs --selector {SELECTOR},app.kubernetes.io/component=worker,\
+             batch.kubernetes.io/job-completion-index=1 "
+        )),
+        "{one}"
+    );
+    assert!(one.ends_with("--follow"), "{one}");
+
+    let said = played.run(coord(["logs", "k8s:example", "--worker", "n1-0"])).expect_code(2);
+    assert!(said.stderr.contains("n1-0") && said.stderr.contains("w-0"), "{}", said.said());
+    fs::write(played.file("gone"), "").expect("written");
+    let _ = played.run(coord(["logs", "k8s:example"])).expect_code(1);
+}
+
+/// Fails when the workers are taken away before the coordinator has its checkpoint, or when the pods' grace is cut short.
+#[test]
+fn a_run_is_stopped_coordinator_first_and_waited_for() {
+    let graceful = |name: &str| {
+        let mut job = job(name, false);
+        job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(600);
+        job
+    };
+    for verb in ["drain", "stop"] {
+        let jobs = json!([graceful("example-workers"), graceful("example-coordinator")]);
+        let played = Played::new(&json!([]), &jobs);
+        let said = played.run(coord([verb, "k8s:medevo/example"])).expect_code(0);
+        assert!(said.stdout.contains("launch RUN.toml --on k8s"), "{}", said.said());
+        let asked = played.read("asked");
+        let deleted: Vec<&str> = asked.lines().filter(|line| line.contains(" delete ")).collect();
+        let delete = |kind: &str| {
+            format!(
+                "--namespace medevo delete job example-{kind} --cascade=foreground --wait=true --timeout=660s"
+            )
+        };
+        assert_eq!(deleted, [delete("coordinator"), delete("workers")], "{verb}");
+
+        let said = played.run(coord([verb, "k8s:medevo/example"])).expect_code(2);
+        assert!(said.stderr.contains("k8s:medevo/example"), "there is none: {}", said.said());
+    }
+    for (arguments, word) in [
+        (["drain", "k8s:example", "--no-wait"], "--no-wait"),
+        (["stop", "k8s:example", "--now"], "kubectl delete pods --force"),
+        (["status", "k8s:example", "--watch"], "watch medevo-coord status k8s:example"),
+    ] {
+        let played = Played::new(&json!([]), &json!([job("example-coordinator", false)]));
+        let said = played.run(coord(arguments)).expect_code(2);
+        assert!(said.stderr.contains(word), "{}", said.said());
+        assert_eq!(played.read("asked"), "", "nothing was asked of the cluster");
+    }
 }
 
 #[test]

@@ -9,26 +9,13 @@ use medevo_tests::{
     chaos::network::{Network, Plane},
     history::{History, time},
     lab::{Lab, STEPS},
-    process::{Finished, coord, finish, must, processes_naming, signal, until, wait},
-    slurm::{Site, Slurm},
+    process::{Finished, coord, finish, processes_naming, signal, until, wait},
+    slurm::{SIX, Site, Slurm, lab},
 };
 use serde_json::Value;
 
-/// Three nodes with two workers each, and room for nobody else on a node.
-const SIX: &str =
-    "nodes = 3\ntasks_per_node = 2\ngres = \"gpu:2\"\ntime = \"10\"\nsignal_before_s = 30\n";
 /// The run goes on without a node that is lost.
 const GO_ON: &str = "on_node_loss = \"go_on\"\n";
-
-/// A run of the tiny model that asks Slurm for this.
-fn lab(slurm: &str) -> Lab {
-    let lab = Lab::new();
-    lab.amend(|text| {
-        let text = text.replace("[cluster]\n", "[cluster]\ntrusted_network = true\n");
-        format!("{text}\n[cluster.slurm]\n{slurm}")
-    });
-    lab
-}
 
 /// A run that is not over by itself soon.
 fn long(mut launch: Command) -> Command {
@@ -67,46 +54,6 @@ fn stop(slurm: &Slurm, lab: &Lab, name: &str, job: &str, waiting: Child) -> Fini
     assert_eq!(checkpoint["step"], steps, "the run drained with a checkpoint: {}", said.said());
     until("nothing is left running", || processes_naming(&lab.run_dir(name)).is_empty());
     said
-}
-
-/// Fails when the script is made only in the end, when a rehearsal leaves something behind, or when what cannot work is
-/// found out by a job in the queue.
-#[test]
-fn what_slurm_would_get_is_shown_and_what_cannot_work_is_refused() {
-    let lab = lab(&format!("{SIX}partition = \"main\"\nextra = [\"--mail-type=FAIL\"]\n"));
-    let launch = |arguments: &[&str]| {
-        let mut launch = coord(["launch", &lab.path("run.toml"), "--on", "slurm", "--dry-run"]);
-        launch.args(["--run-dir", &lab.path("run")]).args(arguments).env_remove("SLURM_JOB_ID");
-        finish(launch)
-    };
-    let said = launch(&[]).expect_code(0);
-    for line in [
-        "#SBATCH --nodes=3",
-        "#SBATCH --ntasks-per-node=2",
-        "#SBATCH --gres=gpu:2",
-        "#SBATCH --signal=B:USR2@30",
-        "#SBATCH --requeue",
-        "#SBATCH --mail-type=FAIL",
-    ] {
-        assert!(said.stdout.lines().any(|l| l == line), "{line}: {}", said.said());
-    }
-    assert!(!lab.run_dir("run").exists(), "a rehearsal makes nothing");
-    for (arguments, words) in [
-        (vec!["--set", "cluster.max_workers=5"], "cluster.slurm.nodes"),
-        (vec!["--set", "cluster.trusted_network=false"], "certs init"),
-        (vec!["--set", "cluster.slurm.partition=a b"], "cluster.slurm.partition"),
-        (vec!["--set", "cluster.slurm.extra=[\"--signal=USR1@9\"]"], "signal_before_s"),
-        (vec!["--set", "cluster.slurm.node=4"], "nodes"),
-        (vec!["--workers", "2"], "cluster.slurm.tasks_per_node"),
-        (vec!["--seeds", "4-0"], "--seeds"),
-        (vec!["--run-dir", "/tmp/my runs"], "--run-dir"),
-    ] {
-        // The last of two of a kind would be refused by the command line itself.
-        let mut command = coord(["launch", &lab.path("run.toml"), "--on", "slurm", "--dry-run"]);
-        command.args(&arguments).env_remove("SLURM_JOB_ID");
-        let said = finish(command).expect_code(2);
-        assert!(said.stderr.contains(words), "{words}: {}", said.said());
-    }
 }
 
 /// The whole way of a run: six workers on three nodes, a job that is queued again, a node that is lost. Fails when the
@@ -306,30 +253,6 @@ fn a_rank_that_slurm_has_lost_sight_of_is_kept_out() {
     assert_eq!(joined, None, "what was cut off stays out");
     assert_eq!(history.roster(), ["n1-0", "n1-1", "n2-0", "n2-1"]);
     let _ = stop(&slurm, &lab, "run", &job, waiting);
-}
-
-/// Fails when runs of an array get into each other's way, or their seeds are not their own.
-#[test]
-fn an_array_runs_one_run_a_seed() {
-    let Some(slurm) = Slurm::up(Site::default()) else { return };
-    let lab = lab("gres = \"gpu:1\"\nsignal_before_s = 30\n");
-    let mut launch = slurm.launch(&lab, "run");
-    launch.args(["--seeds", "3,8", "--wait"]);
-    let said = finish(launch).expect_code(0);
-    for seed in [3, 8] {
-        let dir = lab.run_dir(&format!("run-s{seed}"));
-        History::read(&dir).check(STEPS);
-        let text = std::fs::read_to_string(dir.join("run.toml")).expect("the run file");
-        let named = format!("name = \"small-s{seed}\"");
-        assert!(
-            text.contains(&named) && text.contains(&format!("seed = {seed}")),
-            "{}",
-            said.said()
-        );
-    }
-    let dirs = [3, 8].map(|seed| lab.run_dir(&format!("run-s{seed}")));
-    let [a, b] = &dirs;
-    let _ = must(coord(["compare", &a.to_string_lossy(), &b.to_string_lossy()]));
 }
 
 /// Fails when a run inside of an allocation asks for another job, or when Ctrl-C on a command that waits ends its run.

@@ -22,6 +22,29 @@ pub struct Shown {
     pub code: i32,
 }
 
+/// What stands in the blocks of a kind (`toml`) in a document's section.
+#[must_use]
+pub fn blocks(text: &str, section: &str, kind: &str) -> Vec<String> {
+    let (mut inside, mut found, mut block) = (false, Vec::new(), None::<String>);
+    for line in text.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            inside = title.trim() == section;
+        }
+        match &mut block {
+            None if inside && line.trim().strip_prefix("```") == Some(kind) => {
+                block = Some(String::new())
+            }
+            None => {}
+            Some(_) if line.trim() == "```" => found.extend(block.take()),
+            Some(text) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    found
+}
+
 /// The commands of a document, or of its section with this heading, that can be run.
 ///
 /// # Panics

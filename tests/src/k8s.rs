@@ -31,6 +31,33 @@ pub fn python() -> PathBuf {
     checkout().join(".k8s/bin/python")
 }
 
+/// All that a run may be (`k8s/overlays`), with the run file beside it.
+pub const VARIANTS: [&str; 5] = ["single-node", "multi-gpu", "etcd", "external-etcd", "s3"];
+
+/// A folder of `k8s`.
+#[must_use]
+pub fn folder(name: &str) -> PathBuf {
+    checkout().join("k8s").join(name)
+}
+
+/// The objects of a variant.
+#[must_use]
+pub fn variant(name: &str) -> Objects {
+    build(&folder(&format!("overlays/{name}")))
+}
+
+/// The Jobs of the run `example`: coordinator, workers.
+#[must_use]
+pub fn jobs(objects: &Objects) -> [&Value; 2] {
+    ["example-coordinator", "example-workers"].map(|name| objects.one("Job", name))
+}
+
+/// The pod that a Job makes.
+#[must_use]
+pub fn pod(job: &Value) -> &Value {
+    &job["spec"]["template"]["spec"]
+}
+
 /// Objects of Kubernetes, sorted by kind and name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects(Vec<Value>);

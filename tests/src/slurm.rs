@@ -19,6 +19,20 @@ const TOOLS: [&str; 6] = ["munged", "slurmctld", "slurmd", "srun", "sbatch", "sc
 /// One cluster at a time: each takes both cores of a small machine.
 static ONE: Mutex<()> = Mutex::new(());
 
+/// Three nodes with two workers each, and room for nobody else on a node.
+pub const SIX: &str =
+    "nodes = 3\ntasks_per_node = 2\ngres = \"gpu:2\"\ntime = \"10\"\nsignal_before_s = 30\n";
+/// A run of the tiny model that asks Slurm for this.
+#[must_use]
+pub fn lab(slurm: &str) -> Lab {
+    let lab = Lab::new();
+    lab.amend(|text| {
+        let text = text.replace("[cluster]\n", "[cluster]\ntrusted_network = true\n");
+        format!("{text}\n[cluster.slurm]\n{slurm}")
+    });
+    lab
+}
+
 /// What a cluster is like.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
@@ -74,6 +88,13 @@ impl Slurm {
             command.env_remove(name);
         }
         command
+    }
+
+    /// A command's line for a shell, with what it needs to talk to this cluster.
+    #[must_use]
+    pub fn with_conf(&self, typed: &str) -> String {
+        let conf = self.base.path().join("slurm.conf");
+        format!("env -u SLURM_JOB_ID SLURM_CONF={} {typed}", conf.display())
     }
 
     /// `medevo-coord launch` of `lab`'s run file into run directory `name`, not yet started.

@@ -18,8 +18,14 @@ use medevo_types::{
 use tokio::{sync::watch, task::spawn_blocking};
 
 use crate::{
-    directive::name, engine_thread::EngineThread, fault::Fault, lease::Lease, leaving, port::Build,
-    token::Token, whereabouts::RunDir,
+    directive::name,
+    engine_thread::EngineThread,
+    fault::Fault,
+    lease::Lease,
+    leaving::{self, Departure},
+    port::Build,
+    token::Token,
+    whereabouts::RunDir,
 };
 
 /// Who the worker is and how long it waits for whom.
@@ -98,7 +104,7 @@ pub enum AgentError {
 ///
 /// # Errors
 /// See [`AgentError`].
-pub async fn run(plan: Plan, build: Build) -> Result<String, AgentError> {
+pub async fn run(plan: Plan, build: Build) -> Result<Departure, AgentError> {
     let token = plan.token.reveal().to_owned();
     let credentials = Credentials { token, security: plan.security.clone() };
     let client = Arc::new(Client::finding(plan.place.clone(), credentials.clone()));
@@ -114,13 +120,13 @@ pub async fn run(plan: Plan, build: Build) -> Result<String, AgentError> {
     let (run_id, mut setup) = (welcome.run_id, welcome.engine);
     loop {
         match serve(&client, &plan, &tag, &engine).await? {
-            Leave::Over(reason) => return Ok(reason),
+            Leave::Over(departure) => return Ok(departure),
             Leave::Unknown => {}
         }
         tag = later_life(&plan.worker, tag.incarnation);
         let welcome = match join(&client, &plan, &tag, plan.leader_grace).await {
             Err(AgentError::Refused { reason: JoinRefused::Over, .. }) => {
-                return Ok(JoinRefused::Over.to_string());
+                return Ok(Departure::for_good(JoinRefused::Over.to_string()));
             }
             other => other?,
         };
@@ -171,7 +177,7 @@ async fn set_up_again(
 /// How a membership ends.
 enum Leave {
     /// The run is over for this worker, or it leaves on purpose.
-    Over(String),
+    Over(Departure),
     /// The coordinator does not know it (any more): join again.
     Unknown,
 }
@@ -198,7 +204,9 @@ async fn serve(
             return Ok(Leave::Over(leaving::farewell(client, tag).await));
         }
         let directive = match answer {
-            Ok(Directive::Stop { reason }) => return Ok(Leave::Over(reason)),
+            Ok(Directive::Stop { reason, drained }) => {
+                return Ok(Leave::Over(Departure { reason, drained }));
+            }
             Ok(Directive::Wait { reason }) => {
                 tracing::debug!(reason, "waiting");
                 pace.slow_down().await;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use medevo_rpc::{Locate, Security};
-use medevo_types::{WorkerId, messages::DRAINED};
+use medevo_types::WorkerId;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -80,12 +80,11 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
                     if args.slurm && let Err(AgentError::Unreachable(_)) = &outcome {
                         spawn_blocking(slurm::mind_the_job).await?;
                     }
-                    let reason = outcome?;
-                    tracing::info!(reason, "leaving");
-                    let drained = reason.starts_with(DRAINED);
+                    let departure = outcome?;
+                    tracing::info!(reason = departure.reason, "leaving");
                     return anyhow::Ok(match until {
                         Some(_) => TERMINATED.into(),
-                        None if drained && !args.slurm => RUN_DRAINED.into(),
+                        None if departure.drained && !args.slurm => RUN_DRAINED.into(),
                         None => ExitCode::SUCCESS,
                     });
                 }

@@ -24,8 +24,24 @@ pub(crate) async fn asked(leaving: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Tells the coordinator that this worker leaves; why, for the log. One that does not hear it notices by the lease.
-pub(crate) async fn farewell(client: &Client, tag: &WorkerTag) -> String {
+/// How a worker's part in a run has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// Why.
+    pub reason: String,
+    /// The run has drained: whoever resumes it needs workers.
+    pub drained: bool,
+}
+
+impl Departure {
+    /// It is not needed any more.
+    pub(crate) fn for_good(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), drained: false }
+    }
+}
+
+/// Tells the coordinator that this worker leaves. One that does not hear it notices by the lease.
+pub(crate) async fn farewell(client: &Client, tag: &WorkerTag) -> Departure {
     let body = Report::Leaving;
     let (generation, step, attempt) = (Generation(0), Step(0), Attempt(0));
     let envelope = Envelope { from: tag.clone(), generation, step, attempt, body };
@@ -34,5 +50,5 @@ pub(crate) async fn farewell(client: &Client, tag: &WorkerTag) -> String {
         Ok(Err(rejection)) => tracing::debug!(%rejection, "the farewell was turned away"),
         Err(error) => tracing::warn!("the coordinator was not told: {error}"),
     }
-    "it was asked to leave".to_owned()
+    Departure::for_good("it was asked to leave")
 }

@@ -75,7 +75,7 @@ impl Coordinator for Scripted {
 
     async fn next(self, _: Context, _: WorkerTag) -> Result<Directive, Rejection> {
         let order = self.script.lock().unwrap().orders.pop_front();
-        order.unwrap_or(Ok(Directive::Stop { reason: "script is over".to_owned() }))
+        order.unwrap_or(Ok(Directive::Stop { reason: "script is over".to_owned(), drained: false }))
     }
 
     async fn report(self, _: Context, envelope: Envelope) -> Result<(), Rejection> {
@@ -273,7 +273,7 @@ fn reports(coordinator: &Scripted) -> Vec<Envelope> {
 async fn every_directive_is_reported_with_its_counters() {
     let (coordinator, address) =
         start(vec![form(3, 0, 1), restore(3), rollout(1), update(3)]).await;
-    let reason = run(plan(&address, "w0"), build(&coordinator).0).await.unwrap();
+    let reason = run(plan(&address, "w0"), build(&coordinator).0).await.unwrap().reason;
     assert_eq!(reason, "script is over");
     let seen: Vec<_> =
         reports(&coordinator).iter().map(|e| (e.generation.0, e.step.0, e.attempt.0)).collect();
@@ -305,7 +305,7 @@ async fn one_that_is_to_leave_says_so_and_takes_no_more_orders() {
     let (coordinator, address) = start(vec![rollout(1)]).await;
     let mut plan = plan(&address, "w0");
     plan.leaving = tokio::sync::watch::Sender::new(true).subscribe();
-    let reason = run(plan, build(&coordinator).0).await.unwrap();
+    let reason = run(plan, build(&coordinator).0).await.unwrap().reason;
     assert_eq!(reason, "it was asked to leave");
     let bodies: Vec<Report> = reports(&coordinator).into_iter().map(|e| e.body).collect();
     assert_eq!(bodies, [Report::Leaving]);

@@ -271,6 +271,10 @@ pub struct ClusterSection {
     /// says (`0.0.0.0` for example). An IPv6 address stands in brackets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
+    /// Address at which the coordinator serves figures for Prometheus, such as "127.0.0.1:7080"; left out: nowhere.
+    /// Whoever reaches it can read them: where the run stands, names of stages and workers, no question and no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// Directory of certificates, made by `medevo-coord certs init`: coordinator and workers then speak TLS and check
     /// each other. The join token is needed as before. Gradients and weights go over the collectives, which are
     /// not encrypted.
@@ -325,6 +329,7 @@ impl Default for ClusterSection {
             max_workers: 64,
             listen: "127.0.0.1:0".into(),
             advertise: None,
+            metrics: None,
             certificates: None,
             trusted_network: false,
             collective_address: "127.0.0.1".into(),

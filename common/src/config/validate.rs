@@ -161,14 +161,10 @@ impl Rules {
                 ),
             );
         }
-        self.require(
-            cluster
-                .listen
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
-            "cluster.listen",
-            format!("must be host:port (port 0 takes a free one), but it is {:?}", cluster.listen),
-        );
+        self.host_and_port(&cluster.listen, "cluster.listen");
+        if let Some(metrics) = &cluster.metrics {
+            self.host_and_port(metrics, "cluster.metrics");
+        }
         self.require(
             is_loopback(&cluster.listen)
                 || cluster.certificates.is_some()
@@ -180,6 +176,15 @@ impl Rules {
                  cluster.trusted_network = true if everyone on that network may read along",
                 cluster.listen
             ),
+        );
+    }
+
+    fn host_and_port(&mut self, address: &str, path: &str) {
+        let parts = address.rsplit_once(':');
+        self.require(
+            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
+            path,
+            format!("must be host:port (port 0 takes a free one), but it is {address:?}"),
         );
     }
 

@@ -118,6 +118,7 @@ impl Core {
         View {
             phase: self.phase.name().to_owned(),
             explain: self.explain(now),
+            ending: self.finished().map(Outcome::ending),
             stage: plan::stage_name(&self.spec, self.position.stage),
             step: self.committed,
             total_steps: plan::total_steps(&self.spec),

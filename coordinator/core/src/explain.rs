@@ -1,7 +1,7 @@
 //! What a run waits for, in one sentence (INV-6).
 
 use crate::{
-    Core, Millis, Outcome,
+    Core, Millis,
     phase::{Phase, SaveTurn},
     roster::listed,
     units::Units,
@@ -32,9 +32,7 @@ impl Core {
     pub fn explain(&self, now: Millis) -> String {
         let what = match &self.phase {
             Phase::Starting => return "starting: nothing has happened yet".to_owned(),
-            Phase::Finished(Outcome::Done) => return "finished: every stage is done".to_owned(),
-            Phase::Finished(Outcome::Drained { reason }) => return format!("drained: {reason}"),
-            Phase::Finished(Outcome::Failed { reason }) => return format!("failed: {reason}"),
+            Phase::Finished(outcome) => return outcome.explain(),
             Phase::Gathering(gathering) => {
                 let (here, min) = (self.membership.len(), self.spec.min_workers.max(1));
                 if gathering.grace.is_some() {

@@ -2,7 +2,7 @@
 
 use medevo_types::{
     WorkerTag,
-    messages::{DRAINED, Rejection, Restore, Roster},
+    messages::{Rejection, Restore, Roster},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ impl Core {
         out: &mut Output,
     ) -> Result<Order, Rejection> {
         if let Phase::Finished(outcome) = &self.phase {
-            return Ok(Order::Stop { reason: farewell(outcome) });
+            return Ok(farewell(outcome));
         }
         self.membership.hear(now, tag)?;
         let order = match self.seats.rank(tag) {
@@ -86,10 +86,12 @@ impl Core {
 }
 
 /// What a worker is told at the end.
-fn farewell(outcome: &Outcome) -> String {
-    match outcome {
+fn farewell(outcome: &Outcome) -> Order {
+    let reason = match outcome {
         Outcome::Done => "the run is done".to_owned(),
-        Outcome::Drained { reason } => format!("{DRAINED}: {reason}"),
+        Outcome::Drained { reason } => format!("the run is drained: {reason}"),
+        Outcome::Stopped { reason } => format!("the run was stopped at once: {reason}"),
         Outcome::Failed { reason } => format!("the run failed: {reason}"),
-    }
+    };
+    Order::Stop { reason, drained: matches!(outcome, Outcome::Drained { .. }) }
 }

@@ -50,8 +50,7 @@ impl Phase {
             Phase::Committing(_) => "committing",
             Phase::Evaluating(_) => "evaluating",
             Phase::Checkpointing(_) => "checkpointing",
-            Phase::Finished(Outcome::Failed { .. }) => "failed",
-            Phase::Finished(_) => "finished",
+            Phase::Finished(outcome) => outcome.phase(),
         }
     }
 

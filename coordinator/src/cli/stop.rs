@@ -7,13 +7,14 @@ use std::{
 };
 
 use anyhow::Context;
+use medevo_core::Ending;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::operator::{Drain, Stop};
 use crate::{
     launch::Exit,
     preflight::Refused,
-    run_dir::{Ending, Request, RunDir, Status, Wish},
+    run_dir::{Request, RunDir, Status, Wish},
     say::{complain, say},
 };
 
@@ -76,7 +77,7 @@ impl Run {
             say("no coordinator has led this run yet; nothing to stop");
             return Ok(None);
         };
-        match status.ending() {
+        match status.view.ending {
             Some(_) if !(status.is_here() && status.alive()) => {
                 say(format!("nothing to stop: {}", status.view.explain));
                 Ok(None)
@@ -110,7 +111,7 @@ impl Run {
         loop {
             if let Some(status) = self.status()? {
                 let gone = !(status.is_here() && status.alive());
-                match status.ending() {
+                match status.view.ending {
                     Some(ending) if gone => return Ok(Some(told(ending, &status))),
                     None if gone && status.is_here() => {
                         complain("its coordinator ended without a word; see `medevo-coord logs`");

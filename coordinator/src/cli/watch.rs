@@ -13,7 +13,7 @@ use crate::{
     launch::Exit,
     preflight::Refused,
     progress,
-    run_dir::{Ending, RunDir, Status, render_status, rfc3339_ms},
+    run_dir::{RunDir, Status, render_status, rfc3339_ms},
 };
 
 /// Shows the status every so many seconds until the run is over; the exit code is the run's.
@@ -58,22 +58,17 @@ fn show(text: &str, status: Option<&Status>, terminal: bool, json: bool) -> std:
 
 /// The exit code of a run that is over; a coordinator that is gone without a word has failed.
 fn over(status: &Status, alive: bool, run_dir: &RunDir) -> anyhow::Result<Option<Exit>> {
-    let words = match (status.ending(), alive) {
+    let words = match (status.view.ending, alive) {
         (None, true) => return Ok(None),
         (None, false) => {
             // It may have gone on since: look once more.
             match run_dir.status()? {
-                Some(again) if again.ending().is_some() || again.alive() => return Ok(None),
+                Some(again) if again.view.ending.is_some() || again.alive() => return Ok(None),
                 _ => "its coordinator is gone; `medevo-coord resume` goes on",
             }
         }
         (Some(_), _) => status.view.explain.as_str(),
     };
     crate::say::say(words);
-    Ok(Some(match status.ending() {
-        Some(Ending::Done) => Exit::Done,
-        Some(Ending::Drained) => Exit::Drained,
-        Some(Ending::Stopped) => Exit::Stopped,
-        Some(Ending::Failed) | None => Exit::Failed,
-    }))
+    Ok(Some(status.view.ending.map_or(Exit::Failed, Exit::from)))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use medevo_core::api::{Event, Input, Outcome, Output, Record, Reply};
+use medevo_core::api::{Event, Input, Output, Record, Reply};
 use medevo_store::StoreError;
 use medevo_types::{
     WorkerTag,
@@ -168,13 +168,11 @@ impl Driver {
         if self.halted.is_some() || self.over.borrow().is_some() {
             return;
         }
-        let reason = halt.reason().to_owned();
-        let deposed = matches!(halt, Halt::Deposed(_));
+        let (outcome, deposed) = (halt.outcome(), matches!(halt, Halt::Deposed(_)));
+        // The launcher prints it as the run's end.
+        tracing::info!("the run stops: {}", halt.reason());
         self.halted = Some(halt);
         self.deposed.store(deposed, Ordering::SeqCst);
-        // The launcher prints it as the run's end.
-        tracing::info!("the run stops: {reason}");
-        let outcome = Outcome::Failed { reason: reason.clone() };
         // Best effort: the disk may be what failed. Of a run that another coordinator leads, nothing is said.
         if !deposed && let Err(error) = self.chronicle.event(&Event::Finished(outcome.clone())) {
             tracing::warn!("the event stream could not be written either: {error:#}");
@@ -188,12 +186,14 @@ impl Driver {
 pub(super) fn leave(input: &Input, halt: &Halt) -> Answer {
     match (input, halt) {
         (Input::Join { .. }, Halt::Deposed(_)) => Answer::Join(Err(JoinRefused::NotLeader)),
-        (Input::Join { .. }, Halt::Broken(_)) => Answer::Join(Err(JoinRefused::Over)),
+        (Input::Join { .. }, Halt::Stopped(_) | Halt::Broken(_)) => {
+            Answer::Join(Err(JoinRefused::Over))
+        }
         (Input::Pull(_), Halt::Deposed(_)) => Answer::Next(Err(Rejection::NotLeader)),
-        (Input::Pull(_), Halt::Broken(reason)) => {
-            Answer::Next(Ok(Directive::Stop { reason: reason.clone() }))
+        (Input::Pull(_), Halt::Stopped(reason) | Halt::Broken(reason)) => {
+            Answer::Next(Ok(Directive::Stop { reason: reason.clone(), drained: false }))
         }
         (_, Halt::Deposed(_)) => Answer::Ack(Err(Rejection::NotLeader)),
-        (_, Halt::Broken(_)) => Answer::Ack(Err(Rejection::Unexpected)),
+        (_, Halt::Stopped(_) | Halt::Broken(_)) => Answer::Ack(Err(Rejection::Unexpected)),
     }
 }

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use medevo_core::Outcome;
 use tokio::task::spawn_blocking;
 
 use crate::leadership::{Lapse, Lead};
@@ -21,6 +22,8 @@ pub(super) const AGAIN: Duration = Duration::from_millis(200);
 pub(super) enum Halt {
     /// Another coordinator leads: not a word to anybody, the workers find it by themselves.
     Deposed(String),
+    /// Somebody asked for it.
+    Stopped(String),
     /// Something broke: the run has failed.
     Broken(String),
 }
@@ -28,7 +31,16 @@ pub(super) enum Halt {
 impl Halt {
     pub(super) fn reason(&self) -> &str {
         match self {
-            Self::Deposed(reason) | Self::Broken(reason) => reason,
+            Self::Deposed(reason) | Self::Stopped(reason) | Self::Broken(reason) => reason,
+        }
+    }
+
+    /// How the run has ended, as far as this coordinator goes.
+    pub(super) fn outcome(&self) -> Outcome {
+        let reason = self.reason().to_owned();
+        match self {
+            Self::Stopped(_) => Outcome::Stopped { reason },
+            Self::Deposed(_) | Self::Broken(_) => Outcome::Failed { reason },
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Command {
     Step { at: Millis, input: Input, reply: Option<oneshot::Sender<Answer>> },
     /// End the run at once as failed, without a word to the store: `resume` goes on.
     Abort { reason: String },
+    /// The same, because somebody asked for it.
+    Stop { reason: String },
     /// Append an event of somebody else's: a name and a sentence.
     Note { name: &'static str, sentence: String },
     /// Leave the loop.
@@ -105,7 +107,10 @@ impl Handle {
             let answer = match self.ask(Input::Pull(from.clone())).await {
                 Some(Answer::Next(answer)) => answer?,
                 _ if self.deposed() => return Err(Rejection::NotLeader),
-                _ => return Ok(Directive::Stop { reason: "the coordinator is leaving".into() }),
+                _ => {
+                    let reason = "the coordinator is leaving".into();
+                    return Ok(Directive::Stop { reason, drained: false });
+                }
             };
             if matches!(answer, Directive::Stop { .. }) {
                 self.admission.dismiss(&from);
@@ -135,6 +140,11 @@ impl Handle {
     /// End the run at once as failed; nothing is written to the store, so it can be resumed.
     pub async fn abort(&self, reason: String) {
         self.send(Command::Abort { reason }).await;
+    }
+
+    /// The same, because somebody asked for it.
+    pub async fn stop(&self, reason: String) {
+        self.send(Command::Stop { reason }).await;
     }
 
     /// Appends an event to the run's event stream, if the driver has a moment: never waits.

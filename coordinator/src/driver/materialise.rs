@@ -113,7 +113,7 @@ impl Materialiser {
             Order::Checkpoint { generation, step, policy, dir } => {
                 Directive::Checkpoint(CheckpointWork { generation, step, policy, dir })
             }
-            Order::Stop { reason } => Directive::Stop { reason },
+            Order::Stop { reason, drained } => Directive::Stop { reason, drained },
         })
     }
 

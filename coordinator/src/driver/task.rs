@@ -194,6 +194,7 @@ impl Driver {
                 command = self.commands.recv() => match command {
                     Some(Command::Step { at, input, reply }) => self.step(at, input, reply).await,
                     Some(Command::Abort { reason }) => self.halt(Halt::Broken(reason)),
+                    Some(Command::Stop { reason }) => self.halt(Halt::Stopped(reason)),
                     Some(Command::Note { name, sentence }) => self.note(name, &sentence).await,
                     Some(Command::Shutdown) | None => break,
                 },
@@ -276,8 +277,10 @@ impl Driver {
         let mut view = self.core.view(self.now);
         if let Some(halt) = &self.halted {
             // The core does not know: nothing was stepped when it was halted.
-            view.phase = "failed".to_owned();
-            view.explain = format!("failed: {}", halt.reason());
+            let outcome = halt.outcome();
+            view.phase = outcome.phase().to_owned();
+            view.explain = outcome.explain();
+            view.ending = Some(outcome.ending());
         }
         let status = self.pace.status(view, self.now);
         if let Err(error) = self.chronicle.status(&status) {

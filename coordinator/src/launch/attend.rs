@@ -6,7 +6,7 @@ use medevo_core::api::Outcome;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{Children, Ended, Signals, alive::Alive};
-use crate::{driver::Handle, progress::Progress, run_dir::STOPPED, say::complain};
+use crate::{driver::Handle, progress::Progress, say::complain};
 
 /// Redraw interval of the progress line.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -16,38 +16,31 @@ pub(super) const AT_ONCE: Duration = Duration::from_secs(5);
 /// Longer than any run.
 const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// How a run ended.
-pub(super) struct Over {
-    pub(super) outcome: Outcome,
-    /// Somebody asked twice: the workers get no time to finish what they do.
-    pub(super) at_once: bool,
-}
-
-/// Watches the run until it is over.
+/// Watches the run until it is over, and tells how it ended.
 pub(super) async fn attend(
     driver: &Handle,
     children: &mut Children,
     signals: &mut Signals,
     local: bool,
-) -> Over {
+) -> Outcome {
     let mut over = driver.over();
     let status = driver.status();
     let mut progress = Progress::stdout();
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let (mut asked, mut at_once) = (false, false);
+    let mut asked = false;
     let mut end = Instant::now() + FAR;
     let (alive, mut shown_at) = (Alive::from_env(), 0);
     loop {
         if let Some(outcome) = over.borrow_and_update().clone() {
             progress.finish();
-            return Over { outcome, at_once };
+            return outcome;
         }
         tokio::select! {
             changed = over.changed() => if changed.is_err() {
                 progress.finish();
                 let reason = "the driver broke off; see the log, then resume".into();
-                return Over { outcome: Outcome::Failed { reason }, at_once };
+                return Outcome::Failed { reason };
             },
             ended = children.ended() => {
                 progress.finish();
@@ -59,15 +52,9 @@ pub(super) async fn attend(
             ask = signals.next() => {
                 progress.finish();
                 if ask.at_once || asked && ask.counts {
-                    at_once = true;
                     end = end.min(Instant::now() + AT_ONCE);
                     let again = if ask.at_once { "" } else { "a second " };
-                    driver
-                        .abort(format!(
-                            "{STOPPED} by {again}{}; resume goes on from the last checkpoint",
-                            ask.by
-                        ))
-                        .await;
+                    driver.stop(format!("{again}{}", ask.by)).await;
                 } else {
                     let at_once = if ask.counts { "again" } else { "Ctrl-C, twice" };
                     complain(format!(
@@ -90,9 +77,8 @@ pub(super) async fn attend(
             }
             () = sleep_until(end) => {
                 progress.finish();
-                let reason = format!("{STOPPED}, while its driver waited for something; resume goes on from the last \
-                                      checkpoint");
-                return Over { outcome: Outcome::Failed { reason }, at_once };
+                let reason = "while its driver waited for something".into();
+                return Outcome::Stopped { reason };
             }
         }
     }

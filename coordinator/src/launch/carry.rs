@@ -12,12 +12,12 @@ use medevo_common::config::{RunConfig, StageSection, StoreKind, ValidConfig, Wor
 use medevo_core::api::Outcome;
 use medevo_rpc::{Door, Limits};
 use medevo_types::{WorkerId, messages::EngineSetup};
-use tokio::time::timeout;
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 
 use super::{
     Allocation, Children, Exit, Signals, WorkerCommand,
     alive::Alive,
-    attend::{AT_ONCE, Over, attend},
+    attend::{AT_ONCE, attend},
     entrance::Entrance,
     roll::Roll,
 };
@@ -27,7 +27,7 @@ use crate::{
         Chronicle, CopyTo, Driver, Handle, Identity, Parts, Plan, Retention, Scores, millis, tidy,
     },
     leadership::Lead,
-    logging, report,
+    logging, metrics, report,
     rpc::{Keeper, Refusals, Service},
     run_dir::RunDir,
     say::{complain, say},
@@ -111,6 +111,10 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
     let limits = Limits { connections, ..Limits::default() };
     let server = tokio::spawn(medevo_rpc::serve_within(listener, service, door, limits));
 
+    let metrics = match &config.cluster.metrics {
+        Some(address) => measured(address, &driver).await,
+        None => None,
+    };
     let roll = members.map(|store| Roll::follow(store, driver.clone())).transpose()?;
 
     let mut children = Children::default();
@@ -145,11 +149,13 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
     }
     say(format!("run {} in {}, listening on {address}", config.run.name, run_dir.path().display()));
 
-    let over = attend(&driver, &mut children, &mut signals, local.workers > 0).await;
+    let outcome = attend(&driver, &mut children, &mut signals, local.workers > 0).await;
+    // Asked twice: the workers get no time to finish what they do.
+    let at_once = matches!(outcome, Outcome::Stopped { .. });
 
     let _parting = Alive::from_env().keep();
     // The workers are told to stop by the driver; the processes are then waited for, and reaped.
-    let hurried = over.at_once
+    let hurried = at_once
         || tokio::select! {
             () = part(&driver, &mut children, &config) => false,
             () = signals.hurry() => true,
@@ -157,17 +163,20 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
     if hurried {
         children.hurry(&mut Vec::new()).await;
     }
-    if !over.at_once && !driver.deposed() {
+    if !at_once && !driver.deposed() {
         settle(&driver, copying, &mut signals).await;
     }
     driver.shutdown().await;
-    let leave = if over.at_once { AT_ONCE } else { LEAVE };
+    let leave = if at_once { AT_ONCE } else { LEAVE };
     match timeout(leave, task).await {
         Ok(joined) => joined.context("the driver broke off")?,
         Err(_) => tracing::error!("the driver did not leave within {} s", leave.as_secs()),
     }
     drop(roll);
     server.abort();
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     if driver.deposed() {
         complain(
             "another coordinator has taken this run over and leads it now; this one leaves, and has left the run \
@@ -176,7 +185,28 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
         return Ok(Exit::Deposed);
     }
     tidy(&run_dir.checkpoints());
-    conclude(&config, &run_dir, &over)
+    conclude(&config, &run_dir, &outcome)
+}
+
+/// Serves the figures. The run does not depend on them: a port that a dying coordinator still has must not keep a
+/// standby from taking over.
+async fn measured(address: &str, driver: &Handle) -> Option<JoinHandle<()>> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        Ok::<_, std::io::Error>((listener.local_addr()?, listener))
+    };
+    match bound.await {
+        Ok((address, listener)) => {
+            say(format!("metrics at http://{address}{}", metrics::PATH));
+            Some(metrics::serve(listener, driver.status()))
+        }
+        Err(error) => {
+            complain(format!(
+                "no metrics: cannot listen on {address} ({error}); see cluster.metrics"
+            ));
+            None
+        }
+    }
 }
 
 /// Waits for the last copy, not longer than for any other, nor past a signal.
@@ -241,12 +271,12 @@ fn trains(config: &RunConfig) -> bool {
     config.stage.iter().any(|stage| !matches!(stage, StageSection::Evaluate(_)))
 }
 
-fn conclude(config: &RunConfig, run_dir: &RunDir, over: &Over) -> anyhow::Result<Exit> {
+fn conclude(config: &RunConfig, run_dir: &RunDir, outcome: &Outcome) -> anyhow::Result<Exit> {
     match report::write(run_dir.path()) {
         Ok(page) => say(format!("report: {}", page.display())),
         Err(error) => tracing::warn!("the report could not be written: {error:#}"),
     }
-    Ok(match &over.outcome {
+    Ok(match outcome {
         // Without training there is nothing to compare.
         Outcome::Done if !trains(config) => Exit::Done,
         Outcome::Done => {
@@ -265,8 +295,11 @@ fn conclude(config: &RunConfig, run_dir: &RunDir, over: &Over) -> anyhow::Result
             say(format!("drained ({reason}); go on with `{way}`"));
             Exit::Drained
         }
-        Outcome::Failed { reason } if over.at_once => {
-            say(format!("{reason}: `medevo-coord resume {}`", run_dir.path().display()));
+        Outcome::Stopped { reason } => {
+            let place = run_dir.path().display();
+            say(format!(
+                "stopped at once ({reason}); go on from the last checkpoint with `medevo-coord resume {place}`"
+            ));
             Exit::Stopped
         }
         Outcome::Failed { reason } => {

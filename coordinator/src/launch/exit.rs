@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use medevo_core::Ending;
+
 /// Exit codes; `medevo-coord --help` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -29,6 +31,17 @@ impl Exit {
             .into_iter()
             .zip(0..)
             .find_map(|(exit, number)| (number == code).then_some(exit))
+    }
+}
+
+impl From<Ending> for Exit {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Done => Self::Done,
+            Ending::Drained => Self::Drained,
+            Ending::Stopped => Self::Stopped,
+            Ending::Failed => Self::Failed,
+        }
     }
 }
 

@@ -187,14 +187,13 @@ impl Story {
         self.commits.push(commit);
     }
 
-    /// `finished` carries an outcome: `Done`, or `Drained` or `Failed` with a reason.
+    /// `finished` carries an outcome: `Done`, or `Drained`, `Stopped` or `Failed` with a reason.
     fn finished(&mut self, event: &Value, time: &str) {
         let reason = |key: &str| Some(event.get(key)?.get("reason")?.as_str()?.to_owned());
-        let outcome = match (reason("Failed"), reason("Drained")) {
-            (Some(why), _) => format!("failed: {why}"),
-            (_, Some(why)) => format!("stopped on purpose: {why}"),
-            _ => "done".to_owned(),
-        };
+        let told =
+            [("Failed", "failed"), ("Drained", "stopped on purpose"), ("Stopped", "stopped")];
+        let told = told.iter().find_map(|(key, words)| Some(format!("{words}: {}", reason(key)?)));
+        let outcome = told.unwrap_or_else(|| "done".to_owned());
         if outcome != "done" {
             self.note(time, format!("the run {outcome}"));
         }

@@ -6,10 +6,18 @@ use std::{
     io::{ErrorKind, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context;
 use medevo_rpc::MAX_TOKEN_BYTES;
+
+/// Longer than a file of one line takes to be written.
+const WRITTEN: Duration = Duration::from_secs(1);
+
+fn is_empty(file: &Path) -> bool {
+    file.metadata().is_ok_and(|meta| meta.len() == 0)
+}
 
 /// A secret that a worker shows once, when it joins. Never printed: handed to children by environment.
 #[derive(Clone)]
@@ -59,7 +67,16 @@ impl Token {
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&kept);
         match made.and_then(|mut made| made.write_all(token.0.as_bytes())) {
             Ok(()) => Ok(token),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Self::find(Some(&kept)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if is_empty(&kept) {
+                    // Somebody is about to write it, or was killed before that.
+                    std::thread::sleep(WRITTEN);
+                    if is_empty(&kept) {
+                        Self::renew(run_dir)?;
+                    }
+                }
+                Self::find(Some(&kept))
+            }
             Err(error) => Err(error).with_context(|| format!("writing {}", kept.display())),
         }
     }
@@ -129,6 +146,15 @@ mod tests {
         let missing =
             format!("{:#}", Token::find(Some(&dir.path().join("none"))).expect_err("none"));
         assert!(missing.contains("none"), "{missing}");
+    }
+
+    /// A coordinator that is killed while it makes the token would leave a run that nobody can resume.
+    #[test]
+    fn a_token_that_was_never_written_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("token"), "").expect("written");
+        let token = Token::of_run(None, dir.path()).expect("a token");
+        assert!(Token::of_run(None, dir.path()).expect("the same").admits(token.reveal()));
     }
 
     #[test]

@@ -21,6 +21,6 @@ pub use json_lines::{JsonLines, read_lines};
 pub use process::{born, host};
 pub use request::{Request, Wish};
 pub use samples::{CandidateRecord, SampleLog, SampleOutcome, SampleRecord};
-pub use status::{Ending, STOPPED, Status};
+pub use status::Status;
 pub use status_text::{human_duration, render_status};
 pub use time::{now_ms, parse_rfc3339_ms, rfc3339_ms};

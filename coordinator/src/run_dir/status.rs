@@ -11,8 +11,6 @@ use super::{
     time::now_ms,
 };
 
-/// How a run that was ended by a request or a second signal says so, at the beginning of its reason.
-pub const STOPPED: &str = "stopped at once";
 /// Silence of a coordinator on another machine after which it is taken for gone, milliseconds. It writes twice a second.
 const SILENCE: u64 = 30_000;
 
@@ -74,33 +72,7 @@ impl Status {
     }
 }
 
-/// How a run has ended, as far as its status tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Every stage is done.
-    Done,
-    /// Drained on request, with a checkpoint.
-    Drained,
-    /// Stopped at once on request.
-    Stopped,
-    /// Failed.
-    Failed,
-}
-
 impl Status {
-    /// How the run has ended; none while it has not.
-    #[must_use]
-    pub fn ending(&self) -> Option<Ending> {
-        let (phase, words) = (self.view.phase.as_str(), self.view.explain.as_str());
-        match phase {
-            "finished" if words.starts_with("drained") => Some(Ending::Drained),
-            "finished" => Some(Ending::Done),
-            "failed" if words.contains(STOPPED) => Some(Ending::Stopped),
-            "failed" => Some(Ending::Failed),
-            _ => None,
-        }
-    }
-
     /// Whether the coordinator that wrote this was on this machine.
     #[must_use]
     pub fn is_here(&self) -> bool {
@@ -113,7 +85,7 @@ impl Status {
         if self.is_here() {
             born(self.pid).is_some_and(|now| now == self.born)
         } else {
-            self.ending().is_none() && now_ms().abs_diff(self.updated_at) < SILENCE
+            self.view.ending.is_none() && now_ms().abs_diff(self.updated_at) < SILENCE
         }
     }
 }

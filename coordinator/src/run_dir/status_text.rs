@@ -11,7 +11,7 @@ use super::{
 #[must_use]
 pub fn render_status(status: &Status, alive: bool) -> String {
     let view = &status.view;
-    let over = status.ending().is_some();
+    let over = status.view.ending.is_some();
     let mut text = String::new();
     // Writing to a String cannot fail, so the results below say nothing.
     let _ = writeln!(text, "run         {}", status.run);

@@ -7,16 +7,17 @@
 //! most 32 bits, so their product is not 0 modulo 2^64, and the block's multiplier is odd. Other changes stay
 //! unseen with a chance of about 2^-64. It guards against faults, not against forgers.
 
+mod memory;
+
 use std::sync::LazyLock;
 
+use memory::{Bits, weighted_sums};
 use tch::{Device, Kind, Tensor};
 
 /// Numbers that share a multiplier; each has its own key.
 const BLOCK: usize = 1 << 12;
 /// Blocks that a device sums in one operation: 2^23 numbers, 64 MiB as whole numbers.
 const ROWS: i64 = 1 << 11;
-/// Blocks read from a CPU tensor at a time.
-const READ: usize = 16;
 
 static KEYS: LazyLock<[Vec<u32>; 2]> = LazyLock::new(|| {
     [0, 1].map(|lane| {
@@ -60,48 +61,28 @@ pub(crate) fn of(tensor: &Tensor, position: i64) -> Fingerprint {
     let bits = flat.view_dtype(if half { Kind::Int16 } else { Kind::Int });
     if bits.device() == Device::Cpu {
         if half {
-            in_memory::<i16>(&bits, position as u64, |bits| u32::from(bits as u16))
+            in_memory(memory::numbers::<i16>(&bits), position as u64)
         } else {
-            in_memory::<i32>(&bits, position as u64, |bits| bits as u32)
+            in_memory(memory::numbers::<i32>(&bits), position as u64)
         }
     } else {
         on_device(&bits, position)
     }
 }
 
-/// Reads the numbers a few blocks at a time.
-fn in_memory<T: tch::kind::Element + Copy + Default>(
-    bits: &Tensor,
-    position: u64,
-    whole: impl Fn(T) -> u32 + Copy,
-) -> Fingerprint {
-    let length = bits.size()[0] as usize;
-    let mut read = vec![T::default(); (READ * BLOCK).min(length)];
+/// Block by block.
+fn in_memory<T: Bits>(bits: &[T], position: u64) -> Fingerprint {
     let mut print = Fingerprint::default();
-    let mut from = 0;
-    while from < length {
-        let count = read.len().min(length - from);
-        let numbers = &mut read[..count];
-        bits.narrow(0, from as i64, count as i64).copy_data(numbers, count);
-        let mut rest = &*numbers;
-        let mut at = position as usize + from;
-        while !rest.is_empty() {
-            let (block, place) = (at / BLOCK, at % BLOCK);
-            let (now, later) = rest.split_at(rest.len().min(BLOCK - place));
-            let keys = [&KEYS[0][place..][..now.len()], &KEYS[1][place..][..now.len()]];
-            let mut sums = [0u64; 2];
-            for ((bits, a), b) in now.iter().zip(keys[0]).zip(keys[1]) {
-                let bits = u64::from(whole(*bits));
-                sums[0] = sums[0].wrapping_add(bits * u64::from(*a));
-                sums[1] = sums[1].wrapping_add(bits * u64::from(*b));
-            }
-            let scaled =
-                |lane: usize| sums[lane].wrapping_mul(multiplier(block as u64, lane as u64));
-            print += Fingerprint([scaled(0), scaled(1)]);
-            at += now.len();
-            rest = later;
-        }
-        from += count;
+    let (mut rest, mut at) = (bits, position as usize);
+    while !rest.is_empty() {
+        let (block, place) = (at / BLOCK, at % BLOCK);
+        let (now, later) = rest.split_at(rest.len().min(BLOCK - place));
+        let keys = [&KEYS[0][place..][..now.len()], &KEYS[1][place..][..now.len()]];
+        let sums = weighted_sums(now, keys);
+        let scaled = |lane: usize| sums[lane].wrapping_mul(multiplier(block as u64, lane as u64));
+        print += Fingerprint([scaled(0), scaled(1)]);
+        at += now.len();
+        rest = later;
     }
     print
 }

@@ -65,7 +65,7 @@ impl Coordinator for Scripted {
 
     async fn next(self, _: Context, _: WorkerTag) -> Result<Directive, Rejection> {
         self.asked.fetch_add(1, SeqCst);
-        Ok(Directive::Stop { reason: "test".to_owned() })
+        Ok(Directive::Stop { reason: "test".to_owned(), drained: false })
     }
 
     async fn report(self, _: Context, envelope: Envelope) -> Result<(), Rejection> {

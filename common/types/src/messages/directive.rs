@@ -11,9 +11,6 @@ use crate::{
 
 use super::*;
 
-/// How the reason of a [`Directive::Stop`] begins when the run is not over for good: whoever resumes it needs workers.
-pub const DRAINED: &str = "the run is drained";
-
 /// What a worker is to do next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Directive {
@@ -38,6 +35,8 @@ pub enum Directive {
     Stop {
         /// Why.
         reason: String,
+        /// The run has drained: whoever resumes it needs workers.
+        drained: bool,
     },
 }
 

@@ -87,6 +87,8 @@ pub enum Order {
     Stop {
         /// Why.
         reason: String,
+        /// The run has drained, and may be resumed.
+        drained: bool,
     },
 }
 

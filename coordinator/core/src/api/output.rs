@@ -85,6 +85,9 @@ pub struct View {
     pub phase: String,
     /// `explain()`.
     pub explain: String,
+    /// How the run has ended; none while it has not.
+    #[serde(default)]
+    pub ending: Option<Ending>,
     /// Name of the stage.
     pub stage: String,
     /// Last committed step.

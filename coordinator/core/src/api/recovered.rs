@@ -135,20 +135,3 @@ pub enum Record {
     /// The run is over.
     Finished(Outcome),
 }
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// Every stage is done.
-    Done,
-    /// Drained on purpose; `resume` goes on.
-    Drained {
-        /// Why.
-        reason: String,
-    },
-    /// It cannot go on.
-    Failed {
-        /// Why, and what to do.
-        reason: String,
-    },
-}

@@ -12,6 +12,8 @@ const LONGEST_NAME: usize = 40;
 const LEAST_STARVE: f64 = 600.0;
 /// Where a coordinator listens in its pod.
 const LISTEN: &str = "0.0.0.0:7000";
+/// Where its metrics are; closed but for the overlay `service-monitor`.
+const METRICS: &str = "0.0.0.0:7080";
 /// Where certificates lie in the pods.
 const CERTIFICATES: &str = "/certificates";
 
@@ -33,6 +35,7 @@ pub(super) fn settle(run: &Run) -> Result<(ValidConfig, K8sSection), Refused> {
     // The run directory's place is the manifests' affair.
     config.run.dir = None;
     config.cluster.listen = LISTEN.into();
+    config.cluster.metrics = Some(METRICS.into());
     config.cluster.advertise = None;
     config.cluster.certificates = k8s.certificates.as_ref().map(|_| CERTIFICATES.into());
     if k8s.etcd {

@@ -65,7 +65,7 @@ pub(super) async fn follow(job: &str, run_dirs: &[RunDir]) -> anyhow::Result<Exi
 /// A job that the controller does not know any more: the run itself must tell.
 fn forgotten(job: &str, run_dirs: &[RunDir]) -> Exit {
     let outcome = |run_dir: &RunDir| match run_dir.status() {
-        Ok(Some(status)) if status.view.phase == "finished" => Exit::Done,
+        Ok(Some(status)) => status.view.ending.map_or(Exit::Failed, Exit::from),
         _ => Exit::Failed,
     };
     let exit = run_dirs.iter().map(outcome).max_by_key(|exit| severity(*exit));

@@ -259,7 +259,7 @@ impl World {
                 self.exits(w, &format!("refused: {refused}"));
             }
             (Request::Next(_), Response::Order(Ok(order))) => match *order {
-                Order::Stop { reason } => self.exits(w, &format!("stop: {reason}")),
+                Order::Stop { reason, .. } => self.exits(w, &format!("stop: {reason}")),
                 Order::Wait { .. } => self.pause(w, outgoing.since),
                 order => self.begin(w, order),
             },
