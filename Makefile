@@ -27,7 +27,7 @@ container-check: build ## the images' runtime stages in a debootstrap root (as r
 build: setup ## the two binaries, into target/debug
 	cargo build --bins
 
-demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 4 minutes after the build, on 2 cores)
+demo: build ## mini-SLAKE, warm start, Med-Evo on two workers, report (about 10 minutes after the build, on 2 cores)
 	@ops/demo/run 0
 
 demo-full: build ## the demo with three seeds and the TTRL baseline
