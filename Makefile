@@ -12,7 +12,7 @@ setup: ## libtorch and protoc into .venv (idempotent)
 setup-peers: setup ## transformers, peft and trl into .peers, with .venv's torch (idempotent)
 	@ops/setup-peers
 
-setup-services: ## etcd from Debian, for the tests that run it (idempotent)
+setup-services: ## etcd, Slurm and munge from Debian, for the tests that run it (idempotent)
 	@ops/setup-services
 
 setup-s3: ## an S3 server for the tests into .s3 (idempotent)

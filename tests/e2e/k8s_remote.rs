@@ -132,12 +132,14 @@ fn logs_are_the_runs_or_one_workers() {
     assert!(said.stdout.contains("[pod/example-workers-1-abc/worker] joined"), "{}", said.said());
     let said = played.run(coord(["logs", "k8s:example", "--worker", "w-1", "--follow"]));
     let _ = said.expect_code(0);
+    let said = played.run(coord(["logs", "k8s:example", "--worker", "coordinator"]));
+    let _ = said.expect_code(0);
     let asked = played.read("asked");
-    let [all, one] = asked.lines().collect::<Vec<_>>()[..] else {
-        panic!("two questions: {asked}")
+    let [all, one, leader] = asked.lines().collect::<Vec<_>>()[..] else {
+        panic!("three questions: {asked}")
     };
     assert!(all.starts_with(&format!("--namespace medevo logs --selector {SELECTOR} ")), "{all}");
-    assert!(all.contains("--prefix") && all.ends_with("--since=10m"), "{all}");
+    assert!(all.contains("--prefix") && all.contains("--since-time=20"), "{all}");
     assert!(
         one.starts_with(&format!(
             "logs --selector {SELECTOR},app.kubernetes.io/component=worker,\
@@ -146,6 +148,10 @@ fn logs_are_the_runs_or_one_workers() {
         "{one}"
     );
     assert!(one.ends_with("--follow"), "{one}");
+    assert!(
+        leader.contains(&format!("{SELECTOR},app.kubernetes.io/component=coordinator ")),
+        "{leader}"
+    );
 
     let said = played.run(coord(["logs", "k8s:example", "--worker", "n1-0"])).expect_code(2);
     assert!(said.stderr.contains("n1-0") && said.stderr.contains("w-0"), "{}", said.said());
@@ -178,6 +184,12 @@ fn a_run_is_stopped_coordinator_first_and_waited_for() {
         let said = played.run(coord([verb, "k8s:medevo/example"])).expect_code(2);
         assert!(said.stderr.contains("k8s:medevo/example"), "there is none: {}", said.said());
     }
+    // What has ended is left as it is: its pods' logs would go with it.
+    let ended = json!([job("example-coordinator", true), job("example-workers", true)]);
+    let played = Played::new(&json!([]), &ended);
+    let said = played.run(coord(["stop", "k8s:medevo/example"])).expect_code(0);
+    assert!(said.stdout.contains("nothing to stop"), "{}", said.said());
+    assert!(!played.read("asked").contains(" delete "), "{}", played.read("asked"));
     for (arguments, word) in [
         (["drain", "k8s:example", "--no-wait"], "--no-wait"),
         (["stop", "k8s:example", "--now"], "kubectl delete pods --force"),
@@ -223,7 +235,7 @@ fn waiting_ends_with_the_run_and_its_exit_code() {
         let status = json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": terminated}}]});
         json!([pod("example-coordinator-0-abc", "coordinator", status)])
     };
-    for code in [0, 1, 3] {
+    for code in [0, 1, 3, 5] {
         let played = Played::new(&done(code), &json!([]));
         // The Job that was applied has ended by the time that somebody looks.
         let ended = json!({"items": [job("example-coordinator", true)]}).to_string();

@@ -75,6 +75,34 @@ fn an_array_runs_one_run_a_seed() {
     let _ = must(coord(["compare", &a.to_string_lossy(), &b.to_string_lossy()]));
 }
 
+/// Fails when a run that waits in the queue is shown as one to start by hand, or when stopping it leaves the job there, so
+/// that it begins when nobody expects it.
+#[test]
+fn a_run_that_waits_in_the_queue_is_shown_and_can_be_stopped() {
+    let Some(slurm) = Slurm::up(Site::default()) else { return };
+    let lab = lab(&format!("{SIX}extra = [\"--hold\"]\n"));
+    let _ = finish(slurm.launch(&lab, "run")).expect_code(0);
+    let job = slurm.the_job();
+    let run = lab.path("run");
+    let said = finish(slurm.on(coord(["status", &run]))).expect_code(0);
+    assert!(said.stdout.contains(&format!("job {job} is PENDING")), "{}", said.said());
+    let said = finish(slurm.on(coord(["drain", &run]))).expect_code(0);
+    assert!(said.stdout.contains("cancelled"), "{}", said.said());
+    assert_eq!(slurm.job(&job)["JobState"], "CANCELLED");
+    let said = finish(slurm.on(coord(["stop", &run]))).expect_code(0);
+    assert!(said.stdout.contains("nothing to stop"), "{}", said.said());
+
+    // Inside of a job, as outside: what would happen, and nothing else.
+    let mut inside = slurm.on(coord(["launch", &run, "--dry-run"]));
+    inside.env("SLURM_JOB_ID", &job);
+    let said = finish(inside).expect_code(0);
+    assert!(said.stdout.contains("would go on"), "{}", said.said());
+    let mut inside = slurm.on(coord(["launch", &run, "--set", "run.seed=1"]));
+    inside.env("SLURM_JOB_ID", &job);
+    let said = finish(inside).expect_code(2);
+    assert!(said.stderr.contains("as it is"), "{}", said.said());
+}
+
 /// Plays Apptainer: writes down what it is asked, and runs the command as it stands.
 const APPTAINER: &str = r#"#!/bin/bash
 echo "$*" >>"$(dirname "$0")/asked"

@@ -200,7 +200,9 @@ async fn serve(
             () = leaving::asked(&mut leave), if !engaged => return Ok(Leave::Over(leaving::farewell(client, tag).await)),
             answer = client.next(tag, plan.leader_grace) => answer?,
         };
-        if *leave.borrow() && !answer.as_ref().is_ok_and(leaving::awaited) {
+        // Whoever has voted stays until the others have, too, or the vote is void.
+        let voting = engaged && matches!(answer, Ok(Directive::Wait { .. }));
+        if *leave.borrow() && !voting && !answer.as_ref().is_ok_and(leaving::awaited) {
             return Ok(Leave::Over(leaving::farewell(client, tag).await));
         }
         let directive = match answer {

@@ -78,7 +78,11 @@ pub fn join(args: JoinArgs) -> anyhow::Result<ExitCode> {
             let signal = tokio::select! {
                 outcome = &mut work => {
                     if args.slurm && let Err(AgentError::Unreachable(_)) = &outcome {
-                        spawn_blocking(slurm::mind_the_job).await?;
+                        tokio::select! {
+                            minded = spawn_blocking(slurm::mind_the_job) => minded?,
+                            _ = terminate.recv() => {}
+                            _ = interrupt.recv() => {}
+                        }
                     }
                     let departure = outcome?;
                     tracing::info!(reason = departure.reason, "leaving");

@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         // No colour codes in log files.
         .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written must not end a worker.
+        .log_internal_errors(false)
         .init();
     let placed = match &mut cli.command {
         Command::Join(args) if args.slurm => slurm::take_place(args),

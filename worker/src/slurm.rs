@@ -99,7 +99,11 @@ enum Fate {
 }
 
 fn fate() -> anyhow::Result<Fate> {
-    let job = env::var("SLURM_JOB_ID").context("SLURM_JOB_ID is not set")?;
+    // Of an array: only this job of it.
+    let job = match (env::var("SLURM_ARRAY_JOB_ID"), env::var("SLURM_ARRAY_TASK_ID")) {
+        (Ok(array), Ok(index)) => format!("{array}_{index}"),
+        _ => env::var("SLURM_JOB_ID").context("SLURM_JOB_ID is not set")?,
+    };
     let restart = env::var("SLURM_RESTART_COUNT").unwrap_or_else(|_| "0".into());
     let told = ask("scontrol", &["show", "job", "-o", &job])?;
     let field = |key: &str| {

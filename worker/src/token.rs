@@ -57,8 +57,19 @@ impl Token {
     /// As [`Token::find`].
     pub fn awaited(file: Option<&Path>, patience: Duration) -> anyhow::Result<Self> {
         let until = Instant::now() + patience;
-        while file.is_some_and(|file| !file.exists()) && Instant::now() < until {
+        // It is made empty and then written.
+        let missing = |file: &Path| file.metadata().map_or(true, |meta| meta.len() == 0);
+        while file.is_some_and(missing) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(50));
+        }
+        if let Some(file) = file.filter(|file| !file.exists()) {
+            let folder = file.parent().unwrap_or(Path::new("")).display();
+            anyhow::bail!(
+                "no coordinator has made its token {} within {} s; is {folder} the run directory, and has \
+                 `medevo-coord serve` been started there?",
+                file.display(),
+                patience.as_secs()
+            );
         }
         Self::find(file)
     }

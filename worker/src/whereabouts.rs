@@ -1,7 +1,7 @@
 //! Where the run's coordinator is, and where the worker's lease is kept.
 
 use std::{
-    fs,
+    fs, io,
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
@@ -44,7 +44,12 @@ impl RunDir {
         if let Some(store) = self.store().map_err(|error| format!("{error:#}"))? {
             return store.get(LEADER).map_err(|error| error.to_string());
         }
-        Ok(fs::read(self.path.join(LEADER_FILE)).ok())
+        let file = self.path.join(LEADER_FILE);
+        match fs::read(&file) {
+            Ok(words) => Ok(Some(words)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use medevo_rpc::{Door, Doorkeeper, Refusal, Security, serve, service::Coordinato
 use medevo_types::{
     Digest, Generation, Incarnation, PolicyVersion, Step, UnitId, WorkerTag,
     messages::*,
-    settings::{Dtype, Sampling, TrainSettings},
+    settings::{Dtype, OptimizerSettings, Sampling, TrainSettings},
 };
 use medevo_worker::{
     agent::{AgentError, Plan, run},
@@ -35,6 +35,8 @@ struct Script {
     orders: VecDeque<Result<Directive, Rejection>>,
     answers: VecDeque<Result<(), Rejection>>,
     refusal: Option<JoinRefused>,
+    /// Told to leave once it has voted.
+    leave: Option<tokio::sync::watch::Sender<bool>>,
     lives: Vec<Incarnation>,
     reports: Vec<Envelope>,
 }
@@ -80,6 +82,9 @@ impl Coordinator for Scripted {
 
     async fn report(self, _: Context, envelope: Envelope) -> Result<(), Rejection> {
         let mut script = self.script.lock().unwrap();
+        if let (Report::Ballot(_), Some(leave)) = (&envelope.body, &script.leave) {
+            leave.send_replace(true);
+        }
         script.reports.push(envelope);
         script.answers.pop_front().unwrap_or(Ok(()))
     }
@@ -310,6 +315,34 @@ async fn one_that_is_to_leave_says_so_and_takes_no_more_orders() {
     let bodies: Vec<Report> = reports(&coordinator).into_iter().map(|e| e.body).collect();
     assert_eq!(bodies, [Report::Leaving]);
     assert_eq!(coordinator.script.lock().unwrap().orders.len(), 1);
+}
+
+/// One that left between its vote and the others' would make the whole step void.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_has_voted_stays_for_the_step() {
+    let wait = || Ok(Directive::Wait { reason: "waiting on w1 (ballot)".to_owned() });
+    let apply = Ok(Directive::Apply(ApplyWork {
+        generation: Generation(3),
+        step: Step(5),
+        attempt: medevo_types::Attempt(2),
+        policy: PolicyVersion(5),
+        optimizer: OptimizerSettings::default(),
+        lr: 1e-3,
+        reset_moments: false,
+    }));
+    let orders = vec![form(3, 0, 1), restore(3), update(3), wait(), wait(), apply, rollout(1)];
+    let (coordinator, address) = start(orders).await;
+    let mut plan = plan(&address, "w0");
+    let leave = tokio::sync::watch::Sender::new(false);
+    plan.leaving = leave.subscribe();
+    coordinator.script.lock().unwrap().leave = Some(leave);
+    let departure = run(plan, build(&coordinator).0).await.unwrap();
+    assert_eq!(departure.reason, "it was asked to leave");
+    let bodies: Vec<Report> = reports(&coordinator).into_iter().map(|e| e.body).collect();
+    let [.., Report::Ballot(_), Report::Applied { .. }, Report::Leaving] = &bodies[..] else {
+        panic!("{bodies:?}")
+    };
+    assert_eq!(coordinator.script.lock().unwrap().orders.len(), 1, "no rollout");
 }
 
 #[tokio::test(flavor = "multi_thread")]

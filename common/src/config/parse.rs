@@ -1,6 +1,9 @@
 //! Run file text to [`RunConfig`].
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -73,7 +76,14 @@ impl RunConfig {
         overrides: &[String],
     ) -> Result<(Self, Node), ConfigErrors> {
         let text = std::fs::read_to_string(path).map_err(|e| {
-            let message = format!("the run file cannot be read: {e}");
+            let message = match e.kind() {
+                ErrorKind::IsADirectory => {
+                    "this is a directory; a run that exists goes on with `medevo-coord resume`, \
+                                            or on Slurm with `medevo-coord launch ... --on slurm`"
+                        .to_owned()
+                }
+                _ => format!("the run file cannot be read: {e}"),
+            };
             ConfigErrors::one(path.to_owned(), Place::File, message)
         })?;
         Self::parse_with_places(&text, path, overrides)

@@ -287,7 +287,8 @@ pub struct ClusterSection {
     pub collective_address: String,
     /// A worker silent for this long is lost, seconds.
     pub lease_ttl_s: f64,
-    /// How long to wait for max_workers once min_workers are there, seconds.
+    /// How long to wait, once min_workers are there, for the other workers that `launch` starts, or for max_workers where
+    /// they come by themselves, seconds.
     pub grace_s: f64,
     /// How long to wait for min_workers before the run fails, seconds.
     pub starve_s: f64,

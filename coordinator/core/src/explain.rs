@@ -36,8 +36,8 @@ impl Core {
             Phase::Gathering(gathering) => {
                 let (here, min) = (self.membership.len(), self.spec.min_workers.max(1));
                 if gathering.grace.is_some() {
-                    let max = self.spec.max_workers.max(1);
-                    format!("forming: {here} workers here, waiting for up to {max}")
+                    let wanted = self.spec.wanted_workers();
+                    format!("forming: {here} workers here, waiting for up to {wanted}")
                 } else {
                     format!("forming ({}): {here} of at least {min} workers here", gathering.reason)
                 }

@@ -11,8 +11,8 @@ use crate::{
 
 /// Tries at forming and restoring that may fail in a row for other reasons than a lost worker.
 const MAX_SETBACKS: u32 = 5;
-/// Between further tries, milliseconds.
-const PAUSE: Millis = 1_000;
+/// Between two such tries, milliseconds.
+const PAUSE: Millis = 500;
 
 impl Core {
     /// A new roster is needed before `work` can go on. One that can be formed at once is; the grace
@@ -20,9 +20,8 @@ impl Core {
     pub(crate) fn form(&mut self, now: Millis, work: Work, reason: &str, out: &mut Output) {
         let starve = now + self.spec.deadlines.starve_ms;
         let enough = self.membership.len() >= self.spec.min_workers.max(1);
-        // Whatever failed many times is not made better by trying at once.
-        let pause =
-            if self.setbacks.is_some_and(|(tries, _)| tries >= MAX_SETBACKS) { PAUSE } else { 0 };
+        // A dead worker whose lease still runs would break the next try as it broke this one; soon it has run out.
+        let pause = if self.setbacks.is_some() { PAUSE } else { 0 };
         let gathering = Gathering {
             work,
             reason: reason.to_owned(),
@@ -70,7 +69,7 @@ impl Core {
         }
         let Phase::Gathering(gathering) = &mut self.phase else { return };
         let here = self.membership.len();
-        let (min, max) = (self.spec.min_workers.max(1), self.spec.max_workers.max(1));
+        let (min, wanted) = (self.spec.min_workers.max(1), self.spec.wanted_workers());
         if here < min {
             if gathering.grace.take().is_some() {
                 gathering.starve = now + self.spec.deadlines.starve_ms;
@@ -93,7 +92,7 @@ impl Core {
         // Whoever was in the last roster before this coordinator is worth the grace time; nobody else has to be
         // waited for once they are back.
         let back = self.earlier.all_back(|worker| self.membership.has(worker));
-        if now >= gathering.not_before && (here >= max || now >= grace || back) {
+        if now >= gathering.not_before && (here >= wanted || now >= grace || back) {
             self.open_generation(now, out);
         }
     }

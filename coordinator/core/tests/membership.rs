@@ -56,7 +56,7 @@ fn a_full_run_refuses_more_and_a_finished_one_refuses_all() {
 
 // Without the grace time every start would form one roster per arriving worker.
 #[test]
-fn forming_waits_for_max_workers_and_no_longer_than_the_grace_time() {
+fn forming_waits_for_the_expected_workers_and_no_longer_than_the_grace_time() {
     let mut sim = Sim::new(spec::only_rl(1));
     sim.join("w0");
     assert!(matches!(sim.pull("w0"), Order::Wait { .. }));
@@ -72,6 +72,13 @@ fn forming_waits_for_max_workers_and_no_longer_than_the_grace_time() {
         sim.join(worker);
     }
     assert!(matches!(sim.pull("w0"), Order::Form(_)), "all are there: nothing to wait for");
+
+    let mut sim = Sim::new(RunSpec { expected_workers: 2, ..spec::only_rl(1) });
+    sim.join("w0");
+    assert!(matches!(sim.pull("w0"), Order::Wait { .. }));
+    sim.join("w1");
+    assert!(matches!(sim.pull("w0"), Order::Form(_)), "all that were started are there");
+    assert_eq!(join(&mut sim, "w2", 1), None, "another one may come later");
 }
 
 #[test]

@@ -52,8 +52,7 @@ pub enum Command {
     /// file goes on with its run in a new job.
     #[command(
         after_help = "Examples:\n  medevo-coord launch run.toml\n  medevo-coord launch run.toml \
-                            --workers 2 --set stage.adapt.objective.beta=0.1\n\nExit codes: 0 done, 1 failed, \
-                            2 bad input, 3 drained."
+                            --workers 2 --set stage.adapt.objective.beta=0.1\n\nExit codes: see `medevo-coord --help`."
     )]
     Launch(Run),
     /// Lead a run whose workers come by themselves, or stand by for the coordinator that does.
@@ -63,8 +62,7 @@ pub enum Command {
     /// from the last committed step, and workers keep their weights.
     #[command(
         after_help = "Examples:\n  medevo-coord serve run.toml --run-dir /shared/runs/x\n  medevo-coord serve \
-                            /shared/runs/x --standby\n\nExit codes: 0 done, 1 failed, 2 bad input, 3 drained, 4 \
-                            another coordinator has taken over."
+                            /shared/runs/x --standby\n\nExit codes: see `medevo-coord --help`."
     )]
     Serve {
         /// The run file (TOML), or the directory of a run that exists.
@@ -101,7 +99,7 @@ pub enum Command {
     /// the one before it. A run that is done is left as it is.
     #[command(
         after_help = "Examples:\n  medevo-coord resume runs/demo\n  medevo-coord resume runs/demo --workers \
-                            4\n\nExit codes: 0 done, 1 failed, 2 bad input, 3 drained."
+                            4\n\nExit codes: see `medevo-coord --help`."
     )]
     Resume {
         /// The run directory.

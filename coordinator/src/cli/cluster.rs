@@ -2,7 +2,10 @@
 
 use super::{attended, operator};
 use crate::{
-    launch::{Exit, remote, remote::Target},
+    launch::{
+        Exit, remote,
+        remote::{Target, Whose},
+    },
     preflight::Refused,
 };
 
@@ -19,18 +22,19 @@ pub(super) fn status(target: Target, asked: &operator::Status) -> anyhow::Result
 
 /// What its containers have written.
 pub(super) fn logs(target: Target, asked: &operator::Logs) -> anyhow::Result<Exit> {
-    let worker = asked.worker.as_deref().map(|name| {
-        let number = name.trim_start_matches(['w', '-']);
-        number.parse::<usize>().map_err(|_| {
-            Refused::new(format!("workers of {target} are named w-0, w-1 and so on, not {name}"))
-        })
-    });
-    attended(remote::logs(
-        target.clone(),
-        worker.transpose()?,
-        asked.since.as_deref(),
-        asked.follow,
-    ))
+    let whose = match asked.worker.as_deref() {
+        None => Whose::All,
+        Some("coordinator") => Whose::Coordinator,
+        Some(name) => {
+            let number = name.trim_start_matches(['w', '-']).parse();
+            Whose::Worker(number.map_err(|_| {
+                Refused::new(format!(
+                    "workers of {target} are named w-0, w-1 and so on, not {name}"
+                ))
+            })?)
+        }
+    };
+    attended(remote::logs(target, whose, asked.since.as_deref(), asked.follow))
 }
 
 /// Stops after the current step, with a checkpoint: what Kubernetes does to a Job that is deleted.

@@ -90,14 +90,14 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
 }
 
 /// Runs a future on a runtime of its own, with the main thread as the one that starts children.
-fn attended(run: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+fn attended<T>(run: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let exit = runtime.block_on(run);
+    let done = runtime.block_on(run);
     // Work that was given up on (a deadline passed) must not hold the process.
     runtime.shutdown_background();
-    exit
+    done
 }

@@ -40,7 +40,7 @@ pub struct Stop {
     /// Stop at once, without a checkpoint.
     #[arg(long, conflicts_with = "grace")]
     pub now: bool,
-    /// How long the run has to drain before it is stopped at once, seconds.
+    /// How long the run has to drain before it is stopped at once, seconds (on Kubernetes the pods' own grace).
     #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
     pub grace: f64,
 }
@@ -50,7 +50,7 @@ pub struct Stop {
 pub struct Logs {
     /// The run directory; `k8s:RUN` or `k8s:NAMESPACE/RUN` for a run on Kubernetes.
     pub run_dir: PathBuf,
-    /// Only the log of this worker; `coordinator` is the coordinator's.
+    /// Only the log of this worker; `coordinator` is the coordinator's, and on Slurm `workers` that of all workers.
     #[arg(long, value_name = "ID")]
     pub worker: Option<String>,
     /// Go on until the run is over.
@@ -110,7 +110,7 @@ pub struct Completions {
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.1..=31_536_000.0).contains(&seconds) => Ok(seconds),
-        Ok(_) => Err("give seconds, at least 0.1".to_owned()),
+        Ok(_) => Err("give seconds, from 0.1 to 31536000 (a year)".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

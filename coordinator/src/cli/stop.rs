@@ -10,9 +10,12 @@ use anyhow::Context;
 use medevo_core::Ending;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::operator::{Drain, Stop};
+use super::{
+    attended,
+    operator::{Drain, Stop},
+};
 use crate::{
-    launch::Exit,
+    launch::{Exit, cancel, queued},
     preflight::Refused,
     run_dir::{Request, RunDir, Status, Wish},
     say::{complain, say},
@@ -74,17 +77,12 @@ impl Run {
         let run_dir = RunDir::open(path).map_err(Refused::because)?;
         let run = Self { run_dir };
         let Some(status) = run.status()? else {
-            say("no coordinator has led this run yet; nothing to stop");
-            return Ok(None);
+            return run.idle("no coordinator has led this run yet");
         };
         match status.view.ending {
-            Some(_) if !(status.is_here() && status.alive()) => {
-                say(format!("nothing to stop: {}", status.view.explain));
-                Ok(None)
-            }
+            Some(_) if !(status.is_here() && status.alive()) => run.idle(&status.view.explain),
             None if status.is_here() && !status.alive() => {
-                say("nothing to stop: its coordinator is gone; `medevo-coord resume` goes on");
-                Ok(None)
+                run.idle("its coordinator is gone; `medevo-coord resume` goes on")
             }
             None if !status.alive() => {
                 complain(format!("{} has been silent for long; asking all the same", status.host));
@@ -92,6 +90,23 @@ impl Run {
             }
             _ => Ok(Some(run)),
         }
+    }
+
+    /// Nobody leads the run. A job in Slurm's queue would, later: it is taken out.
+    fn idle(&self, words: &str) -> anyhow::Result<Option<Self>> {
+        attended(async {
+            match queued(&self.run_dir).await {
+                None => say(format!("nothing to stop: {words}")),
+                Some(job) => {
+                    cancel(&job).await?;
+                    let place = self.run_dir.path().display();
+                    say(format!(
+                        "{job}: cancelled; `medevo-coord launch {place} --on slurm` goes on with the run"
+                    ));
+                }
+            }
+            Ok(None)
+        })
     }
 
     fn status(&self) -> anyhow::Result<Option<Status>> {

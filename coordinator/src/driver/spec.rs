@@ -195,6 +195,7 @@ pub fn resolve(
         stages,
         min_workers: config.cluster.min_workers,
         max_workers: config.cluster.max_workers,
+        expected_workers: config.cluster.max_workers,
         prompts_per_unit: config.cluster.prompts_per_unit,
         checkpoint_every: config.checkpoint.every_steps,
         sharded: config.train.shard == Shard::Optimizer,

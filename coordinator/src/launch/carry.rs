@@ -67,13 +67,20 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
     logging::also_into(&run_dir.coordinator_log());
     // The directory's own words for itself: without symbolic links on the way.
     plan.spec.checkpoints = run_dir.checkpoints();
+    // Whoever comes from elsewhere may join later.
+    if local.workers > 0 {
+        plan.spec.expected_workers = local.workers;
+    }
     let copying = Duration::from_secs_f64(config.checkpoint.timeout_s);
     let until = Instant::now() + copying;
+    // Checkpoints are read whole, and maybe fetched: that takes its time.
+    let starting = Alive::from_env().keep();
     let recovery = recover_with(&lead, &plan.spec.checkpoints, &|checkpoint| {
         let from = copies.as_ref()?;
         let left = until.saturating_duration_since(Instant::now());
         Some(mend(from, checkpoint, left).map_err(|error| format!("{error:#}")))
     })?;
+    drop(starting);
     let members = (config.store.kind == StoreKind::Etcd).then(|| lead.store().clone());
     let identity = Identity {
         run_id: config.run.name.clone(),
@@ -96,6 +103,15 @@ pub(super) async fn carry(task: Task, mut signals: Signals) -> anyhow::Result<Ex
     let (driver, task) = Driver::start(parts)?;
 
     let address = entrance.address(&config)?;
+    if local.workers == 0
+        && config.cluster.advertise.is_none()
+        && entrance.listener.local_addr().is_ok_and(|at| at.ip().is_unspecified())
+    {
+        complain(format!(
+            "workers are told {address}, where only those of this machine get through; set cluster.advertise (or \
+             --advertise) to this machine's name or address for others"
+        ));
+    }
     let Entrance { listener, security, token } = entrance;
     let refusals = Refusals::new(driver.clone());
     let door = Door::new(security, Arc::new(Keeper::new(token.clone(), refusals.clone())));

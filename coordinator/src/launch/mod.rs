@@ -29,5 +29,5 @@ pub use on::{On, launch};
 pub use run::Run;
 pub use serve::{Serve, serve};
 pub use signals::{Ask, Signals};
-pub(crate) use slurm::Allocation;
+pub(crate) use slurm::{Allocation, cancel, queued};
 pub use worker_binary::find as find_worker_binary;

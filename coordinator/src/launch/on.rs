@@ -19,8 +19,9 @@ pub enum On {
 impl On {
     /// Where a run goes that says nothing of it: to Slurm inside of a job or where a cluster answers, else here. Who
     /// counts workers of this machine means this machine.
-    async fn detect(run: &Run) -> Self {
-        if run.workers.is_none() && slurm::is_here().await { Self::Slurm } else { Self::Local }
+    async fn detect(run: &Run) -> Result<Self, Refused> {
+        let slurm = run.workers.is_none() && slurm::is_here().await?;
+        Ok(if slurm { Self::Slurm } else { Self::Local })
     }
 }
 
@@ -32,7 +33,7 @@ impl On {
 pub async fn launch(run: Run) -> anyhow::Result<Exit> {
     let on = match run.on {
         Some(on) => on,
-        None => On::detect(&run).await,
+        None => On::detect(&run).await?,
     };
     if run.seeds.is_some() && on != On::Slurm {
         return Err(Refused::new(

@@ -42,6 +42,7 @@ pub struct Serve {
 /// [`Refused`] (as the error's cause) for input that is not usable, also when another coordinator leads and this one
 /// is no standby. Otherwise what broke.
 pub async fn serve(asked: Serve) -> anyhow::Result<Exit> {
+    // Early: what Slurm or Kubernetes asks for meanwhile is heeded then, and is no broken coordinator.
     let mut signals = Signals::catch()?;
     let (mut config, place) = configuration(&asked)?;
     if asked.advertise.is_some() {
@@ -76,6 +77,13 @@ pub async fn serve(asked: Serve) -> anyhow::Result<Exit> {
 /// The run's configuration and place: that of the directory where the run exists.
 fn configuration(asked: &Serve) -> anyhow::Result<(RunConfig, PathBuf)> {
     if asked.target.is_dir() {
+        if !asked.set.is_empty() || asked.run_dir.is_some() {
+            return Err(Refused::new(format!(
+                "{} is a run that exists: it goes on as it is, without --set and --run-dir",
+                asked.target.display()
+            ))
+            .into());
+        }
         let run_dir = RunDir::open(&asked.target).map_err(Refused::because)?;
         return Ok((run_dir.config().map_err(Refused::because)?, run_dir.path().to_owned()));
     }

@@ -97,6 +97,7 @@ pub fn measure(size: Size) -> Cost {
     let mut spec = RunSpec {
         min_workers: size.workers,
         max_workers: size.workers,
+        expected_workers: size.workers,
         prompts_per_unit: size.prompts_per_unit,
         checkpoint_every: 0,
         deadlines: Deadlines { lease_ttl_ms: 10_000, unit_ms: 600_000, ..base.deadlines.clone() },

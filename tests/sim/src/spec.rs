@@ -30,6 +30,7 @@ pub fn whole() -> RunSpec {
         ],
         min_workers: 1,
         max_workers: 3,
+        expected_workers: 3,
         prompts_per_unit: 2,
         checkpoint_every: 2,
         sharded: false,

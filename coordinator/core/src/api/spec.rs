@@ -30,8 +30,10 @@ pub struct RunSpec {
     pub stages: Vec<StageSpec>,
     /// A generation needs at least this many workers.
     pub min_workers: usize,
-    /// More are refused; Forming waits `grace_ms` for this many.
+    /// More are refused.
     pub max_workers: usize,
+    /// Forming waits `grace_ms` for this many, or for `max_workers` if that is fewer.
+    pub expected_workers: usize,
     /// Prompts in one rollout unit.
     pub prompts_per_unit: usize,
     /// A checkpoint every so many steps (and always at a training stage's end); 0: only then.
@@ -45,12 +47,19 @@ pub struct RunSpec {
     pub deadlines: Deadlines,
 }
 
+impl RunSpec {
+    /// What Forming waits for during the grace time.
+    pub(crate) fn wanted_workers(&self) -> usize {
+        self.expected_workers.min(self.max_workers).max(1)
+    }
+}
+
 /// Every wait has one, milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deadlines {
     /// A worker not heard of for this long is lost.
     pub lease_ttl_ms: Millis,
-    /// How long Forming waits for max_workers once min_workers are there.
+    /// How long Forming waits for expected_workers once min_workers are there.
     pub grace_ms: Millis,
     /// How long a run waits for min_workers before it fails.
     pub starve_ms: Millis,

@@ -20,6 +20,17 @@ pub struct Target {
     pub run: String,
 }
 
+/// Whose logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The whole run's.
+    All,
+    /// The coordinator's and its standbys'.
+    Coordinator,
+    /// One worker's, by its number.
+    Worker(usize),
+}
+
 impl Target {
     /// The run that is named where a run directory could stand; None where that is one.
     ///
@@ -119,23 +130,28 @@ pub async fn status(target: Target, json: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Shows what the run's containers have written, each line with its pod's name.
+/// Shows what the run's containers have written, each line with its pod's name; only from a moment on (RFC 3339), if one
+/// is given.
 ///
 /// # Errors
 /// kubectl cannot be started.
 pub async fn logs(
     target: Target,
-    worker: Option<usize>,
+    whose: Whose,
     since: Option<&str>,
     follow: bool,
 ) -> anyhow::Result<Exit> {
     let mut selector = target.selector();
-    if let Some(worker) = worker {
-        selector += &format!(
-            ",app.kubernetes.io/component=worker,batch.kubernetes.io/job-completion-index={worker}"
-        );
+    match whose {
+        Whose::All => {}
+        Whose::Coordinator => selector += ",app.kubernetes.io/component=coordinator",
+        Whose::Worker(number) => {
+            selector += &format!(
+                ",app.kubernetes.io/component=worker,batch.kubernetes.io/job-completion-index={number}"
+            );
+        }
     }
-    let since = since.map(|since| format!("--since={since}"));
+    let since = since.map(|moment| format!("--since-time={moment}"));
     let mut arguments =
         vec!["logs", "--selector", &selector, "--prefix", "--tail=-1", "--max-log-requests=1000"];
     arguments.extend(since.as_deref());
@@ -155,6 +171,11 @@ pub async fn stop(target: Target) -> anyhow::Result<Exit> {
     let jobs = items(kubectl.json(&["get", "jobs", "--selector", &target.selector()]).await?);
     if jobs.is_empty() {
         return Err(Refused::new(format!("there is no run {target} on the cluster")).into());
+    }
+    if jobs.iter().all(has_ended) {
+        jobs.iter().filter_map(job_line).for_each(say);
+        say("nothing to stop; its pods and their logs are left");
+        return Ok(Exit::Done);
     }
     for kind in ["coordinator", "workers"] {
         let job = format!("{}-{kind}", target.run);

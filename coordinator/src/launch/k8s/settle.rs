@@ -12,6 +12,8 @@ const LONGEST_NAME: usize = 40;
 const LEAST_STARVE: f64 = 600.0;
 /// Where a coordinator listens in its pod.
 const LISTEN: &str = "0.0.0.0:7000";
+/// What the workers' liveness probe (`k8s/base/workers.yaml`) waits, seconds.
+const LONGEST_ORDER: f64 = 1800.0;
 /// Where its metrics are; closed but for the overlay `service-monitor`.
 const METRICS: &str = "0.0.0.0:7080";
 /// Where certificates lie in the pods.
@@ -106,6 +108,22 @@ fn problems(run: &Run, config: &RunConfig, k8s: &K8sSection) -> Vec<String> {
             config.cluster.starve_s
         ),
     );
+    let cluster = &config.cluster;
+    for (key, seconds) in [
+        ("form_s", cluster.form_s),
+        ("restore_s", cluster.restore_s),
+        ("unit_s", cluster.unit_s),
+        ("update_s", cluster.update_s),
+        ("apply_s", cluster.apply_s),
+    ] {
+        require(
+            seconds < LONGEST_ORDER,
+            format!(
+                "`cluster.{key}` is {seconds} s, but a pod whose worker has been busy for {LONGEST_ORDER} s is taken \
+                 for hung and killed; set it to less"
+            ),
+        );
+    }
     if config.store.kind == StoreKind::Etcd {
         require(
             !(k8s.etcd && config.store.endpoints.iter().any(|e| !is_own_member(e, name))),

@@ -41,7 +41,7 @@ pub(super) async fn wait(kubectl: &Kubectl, target: &Target) -> anyhow::Result<E
             () = tokio::time::sleep(LOOK) => {}
             signal = signals.next() => {
                 say(format!("{}: no longer waiting; the run goes on (medevo-coord status {target})", signal.by));
-                return Ok(Exit::Done);
+                return Ok(Exit::LeftAlone);
             }
         }
     }
@@ -70,11 +70,10 @@ fn outcome(pods: &[Value]) -> Exit {
         Some((state["finishedAt"].as_str()?.to_owned(), state["exitCode"].as_i64()?))
     };
     match pods.iter().filter_map(ended).max() {
-        Some((_, 0)) => Exit::Done,
-        Some((_, 2)) => Exit::BadInput,
-        Some((_, 3)) => Exit::Drained,
-        Some((_, 4)) => Exit::Deposed,
-        _ => Exit::Failed,
+        Some((_, code)) => {
+            u8::try_from(code).ok().and_then(Exit::from_code).unwrap_or(Exit::Failed)
+        }
+        None => Exit::Failed,
     }
 }
 

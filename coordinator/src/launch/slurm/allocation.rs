@@ -30,7 +30,7 @@ impl Allocation {
     fn read(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let number = |name: &str| variable(name).and_then(|text| text.parse::<usize>().ok());
         Some(Self {
-            job: variable("SLURM_JOB_ID")?,
+            job: job(&variable)?,
             restart: number("SLURM_RESTART_COUNT").unwrap_or(0) as u64,
             nodes: number("SLURM_JOB_NUM_NODES").unwrap_or(1),
             node_list: variable("SLURM_JOB_NODELIST").unwrap_or_default(),
@@ -50,6 +50,14 @@ impl Allocation {
             "nodes": self.node_list,
         })
     }
+}
+
+/// The job's id as Slurm's commands take it. One job of an array has the id of the whole array as its own, which would
+/// mean all of them.
+fn job(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let id = variable("SLURM_JOB_ID")?;
+    let array = variable("SLURM_ARRAY_JOB_ID").zip(variable("SLURM_ARRAY_TASK_ID"));
+    Some(array.map_or(id, |(array, index)| format!("{array}_{index}")))
 }
 
 #[cfg(test)]
@@ -73,5 +81,12 @@ mod tests {
         assert_eq!((read.restart, read.nodes, read.tasks_per_node), (0, 3, None));
         assert_eq!(read.event()["job"], "17");
         assert_eq!(Allocation::read(|_| None), None);
+        // Whoever queues "17" again queues the whole array again.
+        let of_array = |name: &str| match name {
+            "SLURM_ARRAY_JOB_ID" => Some("17".to_owned()),
+            "SLURM_ARRAY_TASK_ID" => Some("4".to_owned()),
+            other => job(other),
+        };
+        assert_eq!(Allocation::read(of_array).expect("a job").job, "17_4");
     }
 }

@@ -27,17 +27,23 @@ const SILENT: u32 = 3;
 pub(super) async fn follow(job: &str, run_dirs: &[RunDir]) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let mut told = Told::default();
+    let stop = ctrl_c();
+    tokio::pin!(stop);
     let (mut silent, mut ended_before) = (0, None);
     loop {
         let pause = if start.elapsed() < A_WHILE { SOON } else { LATER };
-        tokio::select! {
-            () = sleep(pause) => {}
-            _ = ctrl_c() => {
+        let look = async {
+            sleep(pause).await;
+            Job::of(job).await
+        };
+        let jobs = tokio::select! {
+            jobs = look => jobs,
+            _ = &mut stop => {
                 say(format!("job {job} goes on; `medevo-coord status` tells where its run stands"));
                 return Ok(Exit::LeftAlone);
             }
-        }
-        let jobs = match Job::of(job).await {
+        };
+        let jobs = match jobs {
             Ok(jobs) => jobs,
             Err(error) if format!("{error:#}").contains("Invalid job id") => {
                 return Ok(forgotten(job, run_dirs));

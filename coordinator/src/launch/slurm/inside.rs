@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::Context;
-use medevo_common::config::ValidConfig;
+use medevo_common::config::{CoordinatorNode, ValidConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -26,7 +26,7 @@ use super::{
     Allocation,
     decide::{Asked, Next, next},
     job::Job,
-    prepare::{prepare, read},
+    prepare::{as_it_is, prepare, read},
     step,
     tools::{PATIENCE, addresses, ask},
 };
@@ -70,7 +70,13 @@ async fn directory(run: &Run, allocation: &Allocation) -> anyhow::Result<Option<
         .into());
     }
     if run.file.is_dir() {
-        return Ok(Some(RunDir::open(&run.file).map_err(Refused::because)?));
+        as_it_is(run)?;
+        let run_dir = RunDir::open(&run.file).map_err(Refused::because)?;
+        if run.dry_run {
+            say(format!("the run in {} would go on in this job", run_dir.path().display()));
+            return Ok(None);
+        }
+        return Ok(Some(run_dir));
     }
     let (mut config, place) = read(run, None)?;
     // The same script runs in every life of the job.
@@ -80,7 +86,15 @@ async fn directory(run: &Run, allocation: &Allocation) -> anyhow::Result<Option<
         return Ok(Some(run_dir));
     }
     let slurm = config.cluster.slurm.get_or_insert_default();
-    (slurm.nodes, slurm.min_nodes) = (allocation.nodes, None);
+    let own = usize::from(slurm.coordinator == CoordinatorNode::Own);
+    if allocation.nodes <= own {
+        return Err(Refused::new(
+            "the coordinator is to have a node of its own (cluster.slurm.coordinator), but the job has one node only; \
+             ask for one more, or set it to \"first\"",
+        )
+        .into());
+    }
+    (slurm.nodes, slurm.min_nodes) = (allocation.nodes - own, None);
     if let Some(tasks) = allocation.tasks_per_node {
         slurm.tasks_per_node = tasks;
     }
@@ -207,7 +221,7 @@ impl Life {
                 },
                 () = late => {
                     self.deadline = None;
-                    complain("the step did not end in time; the run will go on from its last checkpoint");
+                    complain("the step did not end in time; its last checkpoint is what the run goes on from");
                     // This ends the job's processes, this one too.
                     if self.asked == Asked::Scheduler {
                         self.conclude(Exit::Drained).await?;
@@ -284,10 +298,24 @@ impl Life {
             )),
             Next::Requeue(why) => {
                 say(format!("queueing the job again: {why}"));
-                ask("scontrol", &["requeue", &self.allocation.job], PATIENCE).await?;
+                self.requeue().await?;
             }
         }
         Ok(left)
+    }
+
+    /// A controller that is busy, or just being started again, is asked again.
+    async fn requeue(&self) -> anyhow::Result<()> {
+        let mut tries = 0;
+        loop {
+            match ask("scontrol", &["requeue", &self.allocation.job], PATIENCE).await {
+                Ok(_) => return Ok(()),
+                Err(error) if tries == TRIES => return Err(error),
+                Err(error) => complain(format!("{error:#}; trying again")),
+            }
+            tries += 1;
+            sleep(PAUSE * 5).await;
+        }
     }
 }
 

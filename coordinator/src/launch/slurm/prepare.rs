@@ -47,6 +47,20 @@ pub(super) fn read(run: &Run, seed: Option<u64>) -> anyhow::Result<(RunConfig, P
     Ok((config, place))
 }
 
+/// A run that exists goes on as it is.
+///
+/// # Errors
+/// [`Refused`]: it was asked for otherwise.
+pub(super) fn as_it_is(run: &Run) -> Result<(), Refused> {
+    if run.set.is_empty() && run.seeds.is_none() && run.run_dir.is_none() {
+        return Ok(());
+    }
+    Err(Refused::new(format!(
+        "{} is a run that exists: it goes on as it is, without --set, --seeds and --run-dir",
+        run.file.display()
+    )))
+}
+
 /// Fits a run to its cluster and checks everything that can be checked before it starts. `beyond`: its coordinator and
 /// its workers are on different machines.
 ///

@@ -101,18 +101,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn config(cluster: &str) -> RunConfig {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("run.toml");
-        let text = format!(
-            "[run]\nname = \"small\"\n[model]\npath = \"/m\"\n[data.d]\npath = \"/d\"\nformat = \"slake\"\n\
-             [[stage]]\nkind = \"evaluate\"\nname = \"e\"\ndata = [\"d\"]\n{cluster}"
-        );
-        std::fs::write(&file, text).expect("written");
-        RunConfig::load(&file, &[]).expect("a run file")
-    }
+    use super::{super::fixture::config, *};
 
     fn script(config: &RunConfig, seeds: Option<&str>) -> String {
         let (program, place) = (Path::new("/opt/medevo-coord"), Path::new("/runs/small"));

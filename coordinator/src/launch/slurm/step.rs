@@ -113,7 +113,9 @@ fn worker(config: &RunConfig, run_dir: &Path) -> anyhow::Result<Vec<String>> {
 fn mounts(config: &RunConfig, run_dir: &Path, asked: Vec<String>) -> Vec<String> {
     let data = config.data.values().map(|data| data.path.as_path());
     let needed = [Some(run_dir), Some(config.model.path.as_path())].into_iter().flatten();
-    let needed = needed.chain(data).chain(config.cluster.certificates.as_deref());
+    let store = [&config.store.ca, &config.store.cert, &config.store.key];
+    let store = store.into_iter().filter_map(Option::as_deref);
+    let needed = needed.chain(data).chain(config.cluster.certificates.as_deref()).chain(store);
     // Both tools take what is there twice amiss.
     let mut all: Vec<String> = Vec::new();
     for mount in needed.map(|path| format!("{0}:{0}", path.display())).chain(asked) {
@@ -126,18 +128,10 @@ fn mounts(config: &RunConfig, run_dir: &Path, asked: Vec<String>) -> Vec<String>
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fixture, *};
 
     fn config(slurm: &str) -> RunConfig {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("run.toml");
-        let text = format!(
-            "[run]\nname = \"small\"\n[model]\npath = \"/m\"\n[data.d]\npath = \"/d\"\nformat = \"slake\"\n\
-             [[stage]]\nkind = \"evaluate\"\nname = \"e\"\ndata = [\"d\"]\n[cluster]\ndevice = \"cuda\"\n\
-             [cluster.slurm]\n{slurm}"
-        );
-        std::fs::write(&file, text).expect("written");
-        RunConfig::load(&file, &[]).expect("a run file")
+        fixture::config(&format!("[cluster]\ndevice = \"cuda\"\n[cluster.slurm]\n{slurm}"))
     }
 
     /// Fails when a task would see one GPU only, or when the loss of one ends the others.

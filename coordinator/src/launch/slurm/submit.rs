@@ -6,10 +6,11 @@ use anyhow::Context;
 
 use super::{
     follow::follow,
-    prepare::{prepare, read},
+    prepare::{as_it_is, prepare, read},
+    queue::remember,
     script::Script,
     seeds,
-    tools::{PATIENCE, ask},
+    tools::{PATIENCE, Silent, ask},
 };
 use crate::{
     launch::{Exit, Run},
@@ -64,6 +65,8 @@ pub(super) async fn submit(run: Run) -> anyhow::Result<Exit> {
     }
     match hand_in(&text, &run_dirs).await {
         Ok(job) => watch(&run, &job, &run_dirs).await,
+        // Slurm may have the job all the same, and start it.
+        Err(error) if error.is::<Silent>() => Err(error),
         Err(error) => {
             // They were made a moment ago, and nothing has run in them.
             withdraw(&run_dirs);
@@ -74,13 +77,7 @@ pub(super) async fn submit(run: Run) -> anyhow::Result<Exit> {
 
 /// Goes on with a run that was begun before, in a new job.
 async fn again(run: &Run, program: &Path) -> anyhow::Result<Exit> {
-    if !run.set.is_empty() || run.seeds.is_some() || run.run_dir.is_some() {
-        return Err(Refused::new(format!(
-            "{} is a run that exists: it goes on as it is, without --set, --seeds and --run-dir",
-            run.file.display()
-        ))
-        .into());
-    }
+    as_it_is(run)?;
     let run_dir = RunDir::open(&run.file).map_err(Refused::because)?;
     let config = run_dir.config().map_err(Refused::because)?;
     let config = config.validate().map_err(Refused::because)?;
@@ -108,9 +105,17 @@ async fn hand_in(text: &str, run_dirs: &[RunDir]) -> anyhow::Result<String> {
     let file = first.path().join(SCRIPT);
     let said = ask("sbatch", &["--parsable", &file.to_string_lossy()], PATIENCE).await;
     let said = said.map_err(|error| {
+        if error.is::<Silent>() {
+            return error.context(format!(
+                "whether Slurm has the job is not clear; see `squeue --me`, and if it is not there, go on with \
+                 `medevo-coord launch {} --on slurm`",
+                first.path().display()
+            ));
+        }
         Refused::new(format!(
             "Slurm did not take the job: {error:#}; see cluster.slurm in the run file"
         ))
+        .into()
     })?;
     // "17", or "17;cluster" where there are several.
     let job = said.trim().split(';').next().unwrap_or_default().to_owned();
@@ -129,7 +134,10 @@ fn withdraw(run_dirs: &[RunDir]) {
 /// Says what there is to see, and stays if that was asked for.
 async fn watch(run: &Run, job: &str, run_dirs: &[RunDir]) -> anyhow::Result<Exit> {
     say(format!("submitted job {job}"));
-    for run_dir in run_dirs {
+    let seeds = run.seeds.as_deref().map(seeds::parse).transpose().map_err(Refused::new)?;
+    for (place, run_dir) in run_dirs.iter().enumerate() {
+        let seed = seeds.as_ref().and_then(|seeds| seeds.get(place));
+        remember(run_dir, &seed.map_or_else(|| job.to_owned(), |seed| format!("{job}_{seed}")));
         let place = run_dir.path().display();
         say(format!("  medevo-coord status {place}"));
         if run_dirs.len() == 1 {

@@ -8,10 +8,18 @@ use tokio::{process::Command, time::timeout};
 /// How long a command may take: a busy controller answers late, but it answers.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A command that said nothing in time: what it was to do may have been done all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("`{program}` gave no answer within {} s", patience.as_secs())]
+pub(super) struct Silent {
+    program: String,
+    patience: Duration,
+}
+
 /// What a command prints.
 ///
 /// # Errors
-/// It is not there, fails or takes too long; with what it said.
+/// It is not there or fails, with what it said; [`Silent`] when it takes too long.
 pub(super) async fn ask(
     program: &str,
     arguments: &[&str],
@@ -20,7 +28,7 @@ pub(super) async fn ask(
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = match timeout(patience, command.output()).await {
-        Err(_) => bail!("`{program}` gave no answer within {} s", patience.as_secs()),
+        Err(_) => bail!(Silent { program: program.to_owned(), patience }),
         Ok(output) => output.with_context(|| format!("`{program}` cannot be started"))?,
     };
     if !output.status.success() {
