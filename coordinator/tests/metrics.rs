@@ -1,5 +1,7 @@
 //! What Prometheus is told.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use medevo_coord::{metrics, run_dir::Status};

@@ -94,11 +94,11 @@ node_selector = { "nvidia.com/gpu.product" = "NVIDIA-H100", zone = "" }
 #[test]
 fn the_grace_of_a_coordinator_follows_the_run_file() {
     let longer =
-        ["--dry-run", "--set", "cluster.update_s=5000", "--set", "checkpoint.timeout_s=4000"];
+        ["--dry-run", "--set", "cluster.update_s=1700", "--set", "checkpoint.timeout_s=4000"];
     let said = finish(launched(&folder("overlays/s3/run.toml"), &longer)).expect_code(0);
     let objects = Objects::parse(&said.stdout);
     let grace = pod(jobs(&objects)[0])["terminationGracePeriodSeconds"].as_u64().expect("seconds");
-    assert!(grace >= 120 + 60 + 5000 + 60 + 2 * 4000, "it follows the run file: {grace} s");
+    assert!(grace >= 120 + 60 + 1700 + 60 + 2 * 4000, "it follows the run file: {grace} s");
 }
 
 /// The coordinator's own check of what the pods will read.
@@ -146,6 +146,8 @@ fn what_cannot_work_on_a_cluster_is_refused_before_kubectl_is_called() {
     refused(&swap("name = \"example\"", "name = \"Example_1\""), &[], &["run.name", "Example_1"]);
     refused(&swap("/models/qwen2.5-vl-3b", "models/qwen"), &[], &["model.path", "/models"]);
     refused(&swap("/data/slake", "/data/../etc"), &[], &["data.slake.path"]);
+    let update = "starve_s = 3600\nupdate_s = 2000";
+    refused(&swap("starve_s = 3600", update), &[], &["cluster.update_s", "1800", "hung"]);
     refused(&swap("starve_s = 3600", "starve_s = 120"), &[], &["cluster.starve_s", "600"]);
     refused(
         &swap("certificates = \"medevo-certificates\"", ""),
