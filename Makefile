@@ -112,8 +112,8 @@ sim-scale: ## what the core costs at 1,000 workers and 10,000 groups a step
 	@mkdir -p target/chaos
 	cargo run --release -p medevo-sim --example scale | tee target/chaos/scale.txt
 
-driver-scale: build ## the same with the whole driver and its scorer: milliseconds of a step's phases
-	cargo test --workspace --test thousand -- --ignored --nocapture
+driver-scale: setup ## the same with the whole driver and its scorer: milliseconds of a step's phases
+	cargo test --release --workspace --test thousand -- --ignored --nocapture
 
 scale-table: ## the last of these into docs/measurements.md
 	ops/bench/paste.py scale target/chaos/scale.txt
