@@ -4,26 +4,14 @@
 use std::path::PathBuf;
 
 use medevo_tests::k8s::{
-    Cluster, Objects, VARIANTS, build, folder, jobs, pod, python, validate, variant,
+    Cluster, Objects, VARIANTS, args, build, folder, jobs, pod, pods, python, strings, validate,
+    variant,
 };
 use serde_json::Value;
 
 /// What is applied beside runs.
 const OTHERS: [&str; 5] =
     ["base", "overlays/service-monitor", "storage/shared", "storage/single-node", "operator"];
-
-/// The pod templates of a variant, etcd's too.
-fn pods(objects: &Objects) -> Vec<&Value> {
-    objects.all().iter().map(pod).filter(|pod| pod.is_object()).collect()
-}
-
-fn args(job: &Value) -> Vec<&str> {
-    strings(&pod(job)["containers"][0]["args"])
-}
-
-fn strings(list: &Value) -> Vec<&str> {
-    list.as_array().expect("a list").iter().map(|text| text.as_str().expect("text")).collect()
-}
 
 #[test]
 fn every_variant_is_strictly_valid_for_the_oldest_and_the_newest_kubernetes() {

@@ -58,6 +58,30 @@ pub fn pod(job: &Value) -> &Value {
     &job["spec"]["template"]["spec"]
 }
 
+/// The pod templates of a variant, etcd's too.
+#[must_use]
+pub fn pods(objects: &Objects) -> Vec<&Value> {
+    objects.all().iter().map(pod).filter(|pod| pod.is_object()).collect()
+}
+
+/// The arguments of a Job's container.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn args(job: &Value) -> Vec<&str> {
+    strings(&pod(job)["containers"][0]["args"])
+}
+
+/// A list of texts.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn strings(list: &Value) -> Vec<&str> {
+    list.as_array().expect("a list").iter().map(|text| text.as_str().expect("text")).collect()
+}
+
 /// Objects of Kubernetes, sorted by kind and name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objects(Vec<Value>);
